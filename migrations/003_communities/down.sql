@@ -1,0 +1,1 @@
+DROP TABLE invites, bans, members, log_ops, logs, groups, communities;

@@ -1,0 +1,43 @@
+-- One ordered log per channel; seq is gapless and given by append_rows() only.
+CREATE TABLE messages (
+    channel_id uuid NOT NULL REFERENCES channels (id) ON DELETE CASCADE,
+    seq bigint NOT NULL,
+    id uuid NOT NULL,
+    log_seq bigint,
+    kind text NOT NULL,
+    sender_id uuid,
+    sender_device integer,
+    thread_id uuid,
+    reply_to_id uuid,
+    target_id uuid,
+    ciphertext bytea,
+    nonce bytea,
+    body jsonb,
+    file_ids uuid[] NOT NULL DEFAULT '{}',
+    -- SHA-256 of the canonical request (protocol 9.8); null for rows that the server wrote.
+    content_hash bytea,
+    created_at timestamptz NOT NULL,
+    expires_at timestamptz,
+    deleted_at timestamptz,
+    PRIMARY KEY (channel_id, seq)
+);
+ALTER TABLE messages ALTER COLUMN ciphertext SET STORAGE EXTERNAL;
+-- The idempotency key, for the life of the row.
+CREATE UNIQUE INDEX messages_id ON messages (id);
+CREATE INDEX messages_target_id ON messages (channel_id, target_id, seq) WHERE target_id IS NOT NULL;
+CREATE INDEX messages_thread_id ON messages (channel_id, thread_id, seq) WHERE thread_id IS NOT NULL;
+CREATE INDEX messages_expires_at ON messages (expires_at) WHERE expires_at IS NOT NULL AND deleted_at IS NULL;
+
+-- A DM row's ciphertext for each device.
+CREATE TABLE message_copies (
+    channel_id uuid NOT NULL,
+    seq bigint NOT NULL,
+    user_id uuid NOT NULL,
+    device_id integer NOT NULL,
+    ciphertext bytea NOT NULL,
+    nonce bytea NOT NULL,
+    PRIMARY KEY (channel_id, user_id, device_id, seq),
+    FOREIGN KEY (channel_id, seq) REFERENCES messages (channel_id, seq) ON DELETE CASCADE
+);
+ALTER TABLE message_copies ALTER COLUMN ciphertext SET STORAGE EXTERNAL;
+CREATE INDEX message_copies_row ON message_copies (channel_id, seq);

@@ -1,0 +1,199 @@
+//! What a user interface asks of the client: the whole vocabulary, plain data. Every command is answered by exactly one
+//! [`super::event::ClientEvent::Done`] with its [`RequestId`].
+
+use std::fmt;
+
+use crate::protocol::channels::ChannelSettings;
+use crate::protocol::communities::{Role, Visibility};
+use crate::protocol::ids::{ChannelId, CommunityId, DeviceId, GroupId, MessageId, UserId};
+use crate::protocol::users::Status;
+
+use super::model::{Anchor, MessageRef, Untrusted};
+
+/// Chosen by the caller; the answer repeats it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// Where a draft or a message goes: a channel, or a thread in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place {
+    pub channel_id: ChannelId,
+    pub thread: Option<MessageRef>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    // Reading the local store.
+    /// → `Answer::Page`
+    LoadTimeline {
+        place: Place,
+        anchor: Anchor,
+        limit: usize,
+    },
+    /// Fetch older history from the server, then `Answer::Page` with what was before the anchor.
+    FetchOlder {
+        place: Place,
+        limit: usize,
+    },
+    /// → `Answer::Hits`; query syntax: words, "phrases", `from:name in:channel`.
+    Search {
+        query: String,
+        place: Option<Place>,
+        limit: usize,
+    },
+    /// → `Answer::Members`
+    ListMembers {
+        channel_id: ChannelId,
+    },
+    /// → `Answer::People`; contacts and fellow members first, then the server by exact username.
+    FindPeople {
+        query: String,
+    },
+    /// → `Answer::Draft`
+    LoadDraft {
+        place: Place,
+    },
+    SaveDraft {
+        place: Place,
+        text: Untrusted,
+        reply_to: Option<MessageRef>,
+    },
+
+    // Writing.
+    /// → `Answer::Queued` at once (it is in the outbox, on disk); delivery shows in the timeline. Removes the draft.
+    SendText {
+        place: Place,
+        text: Untrusted,
+        reply_to: Option<MessageRef>,
+        mentions: Vec<UserId>,
+    },
+    EditText {
+        channel_id: ChannelId,
+        target: MessageRef,
+        text: Untrusted,
+    },
+    Delete {
+        channel_id: ChannelId,
+        target: MessageRef,
+    },
+    React {
+        channel_id: ChannelId,
+        target: MessageRef,
+        emoji: String,
+        remove: bool,
+    },
+    /// Try a failed message again, with the same id.
+    Retry {
+        channel_id: ChannelId,
+        id: MessageId,
+    },
+    /// Forget a message that was not sent.
+    Discard {
+        channel_id: ChannelId,
+        id: MessageId,
+    },
+    MarkRead {
+        channel_id: ChannelId,
+        seq: u64,
+    },
+    Typing {
+        channel_id: ChannelId,
+    },
+    SetStatus(Status),
+    SetChannelSettings {
+        channel_id: ChannelId,
+        settings: ChannelSettings,
+    },
+
+    // Places.
+    /// → `Answer::Community`
+    CreateCommunity {
+        name: String,
+        description: Option<String>,
+    },
+    /// → `Answer::Group`
+    CreateGroup {
+        community_id: CommunityId,
+        name: String,
+        visibility: Visibility,
+    },
+    /// → `Answer::Channel`
+    CreateChannel {
+        group_id: GroupId,
+        name: String,
+        topic: Option<String>,
+        visibility: Visibility,
+    },
+    /// → `Answer::Invite`
+    CreateInvite {
+        community_id: CommunityId,
+        max_uses: Option<u32>,
+        expires_in_s: Option<u64>,
+    },
+    /// A link `chat://…`. → `Answer::Community`
+    Join {
+        link: InviteText,
+    },
+    Leave {
+        community_id: CommunityId,
+    },
+    Kick {
+        community_id: CommunityId,
+        user_id: UserId,
+        ban: bool,
+        reason: Option<String>,
+    },
+    SetRole {
+        community_id: CommunityId,
+        user_id: UserId,
+        role: Role,
+    },
+    /// → `Answer::Channel`
+    OpenDm {
+        user_id: UserId,
+    },
+    SetTopic {
+        channel_id: ChannelId,
+        topic: String,
+    },
+
+    // Trust.
+    /// → `Answer::Safety`
+    ShowSafety {
+        user_id: UserId,
+    },
+    /// After comparing: digits on a screen, or a scanned or pasted code.
+    Verify {
+        user_id: UserId,
+        code: Option<String>,
+    },
+    Unverify {
+        user_id: UserId,
+    },
+    /// Accept a changed identity; the user saw both fingerprints. `send_waiting`: also send what was written for the old one.
+    Trust {
+        user_id: UserId,
+        send_waiting: bool,
+    },
+    /// → `Answer::Devices` of the own account.
+    ListDevices,
+    RemoveDevice {
+        device_id: DeviceId,
+    },
+
+    // The line.
+    /// Try now instead of at the end of the backoff.
+    Reconnect,
+    /// End the session on the server and erase the local tokens; the store stays.
+    LogOut,
+}
+
+/// An invite link or code as typed: it holds a secret, so it does not print.
+#[derive(Clone, PartialEq, Eq)]
+pub struct InviteText(pub String);
+
+impl fmt::Debug for InviteText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InviteText(…)")
+    }
+}

@@ -1,0 +1,8 @@
+//! The headless client: the half of `chat tui` that has no terminal, and the engine of `chat send`, bots and the load
+//! generator. It knows nothing of a screen.
+//!
+//! Start with [`command`], [`event`] and [`model`]: the whole boundary to a user interface.
+
+pub mod command;
+pub mod event;
+pub mod model;

@@ -1,0 +1,544 @@
+//! What the user interface sees: plain data, already decrypted and verified, never a key and never a frame.
+//!
+//! Text that somebody else wrote is [`Untrusted`]: it has no `Display`, and only `tui::text` turns it into something that
+//! may reach a terminal.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::protocol::channels::{ChannelKind, NotifyLevel};
+use crate::protocol::codec::Timestamp;
+use crate::protocol::communities::{Role, Visibility};
+use crate::protocol::ids::{ChannelId, CommunityId, DeviceId, GroupId, MessageId, UserId};
+use crate::protocol::users::Status;
+
+/// Text from outside: a message, a name, a topic, an error of the server. Nothing may print it as it is.
+#[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Untrusted(String);
+
+impl Untrusted {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The raw text, for the sanitizer, for comparing, for quoting into an editor, and for encrypting; never for printing.
+    pub fn raw(&self) -> &str {
+        &self.0
+    }
+
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Debug for Untrusted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Message text must not reach a log through a derived Debug.
+        write!(f, "Untrusted({} bytes)", self.0.len())
+    }
+}
+
+impl From<&str> for Untrusted {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl From<String> for Untrusted {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+/// Who uses this profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    pub user_id: UserId,
+    pub device_id: DeviceId,
+    pub username: Untrusted,
+    /// `https://chat.example.org`
+    pub server: String,
+    pub server_name: Untrusted,
+    /// Lowercase hex of H(UIK).
+    pub fingerprint: String,
+}
+
+/// The state of the line to the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Connection {
+    /// Nothing was tried yet.
+    #[default]
+    Starting,
+    Connecting {
+        /// From 1.
+        attempt: u32,
+    },
+    Online {
+        /// Round trip of the last ping, milliseconds.
+        latency_ms: Option<u32>,
+    },
+    Offline {
+        since: Timestamp,
+        /// When the next attempt comes.
+        retry_at: Option<Timestamp>,
+        why: Untrusted,
+    },
+    /// The session ended: the user has to log in again. Nothing local is lost.
+    LoggedOut { why: Untrusted },
+}
+
+/// Everything that the rail and the tree show. Replaced as a whole when something in it changed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tree {
+    pub communities: Vec<Arc<CommunityNode>>,
+    /// Newest activity first.
+    pub dms: Vec<Arc<ChannelNode>>,
+    /// Sends that wait for the server.
+    pub waiting: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CommunityNode {
+    pub id: CommunityId,
+    pub name: Untrusted,
+    pub description: Option<Untrusted>,
+    pub my_role: Role,
+    pub member_count: u32,
+    pub open: bool,
+    pub unread: u64,
+    pub mentions: u64,
+    pub groups: Vec<GroupNode>,
+    /// The signed membership log and the server disagree, or the log stopped; what to say about it.
+    pub warning: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupNode {
+    pub id: GroupId,
+    pub name: Untrusted,
+    pub visibility: Visibility,
+    pub channels: Vec<Arc<ChannelNode>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChannelNode {
+    pub id: ChannelId,
+    pub kind: ChannelKind,
+    pub community_id: Option<CommunityId>,
+    pub group_id: Option<GroupId>,
+    /// A DM is named after its peer.
+    pub name: Untrusted,
+    pub topic: Option<Untrusted>,
+    pub peer: Option<Peer>,
+    pub private: bool,
+    pub read_only: bool,
+    pub archived: bool,
+    pub muted: bool,
+    pub notify: NotifyLevel,
+    pub unread: u64,
+    pub mentions: u64,
+    /// Up to where this user has read.
+    pub read_seq: u64,
+    pub has_draft: bool,
+    pub last_at: Option<Timestamp>,
+    pub member_count: u32,
+    /// Why nothing can be sent here now, if so: a changed identity, a stopped log, a read-only channel.
+    pub blocked: Option<SendBlock>,
+}
+
+/// The other person of a DM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub user_id: UserId,
+    pub username: Untrusted,
+    pub display_name: Option<Untrusted>,
+    pub trust: Trust,
+    pub status: Status,
+}
+
+/// What is known of somebody's identity key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Trust {
+    /// No key was seen yet.
+    #[default]
+    Unknown,
+    /// Pinned on first use, never compared.
+    Unverified,
+    /// Safety numbers were compared.
+    Verified,
+    /// Another key than the pinned one was presented and not yet accepted.
+    Changed {
+        /// The old key was verified: sending is blocked until the user decides.
+        was_verified: bool,
+    },
+    /// Two different signed lists with one number (equivocation).
+    Stopped,
+}
+
+/// Why a conversation cannot be written to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SendBlock {
+    /// Somebody's identity changed.
+    IdentityChanged {
+        user_id: UserId,
+        name: Untrusted,
+        was_verified: bool,
+    },
+    /// Two signed device lists with one number.
+    Equivocation {
+        user_id: UserId,
+        name: Untrusted,
+    },
+    /// The membership log stopped.
+    LogStopped,
+    ReadOnly,
+    Archived,
+    NotMember,
+}
+
+/// A message reference (`crypto.md` 9.1): never by id alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MessageRef {
+    pub author: UserId,
+    pub id: MessageId,
+}
+
+/// One line of a timeline: a message, or something that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TimelineItem {
+    pub channel_id: ChannelId,
+    /// Unique in a channel.
+    pub key: MessageRef,
+    /// Position in the channel's log; none while it waits for the server.
+    pub seq: Option<u64>,
+    /// Grows when the item changes, so that a cache of wrapped lines can tell.
+    pub revision: u32,
+    pub at: Timestamp,
+    /// The name to show: nickname, display name or username.
+    pub author_name: Untrusted,
+    pub author_trust: Trust,
+    pub mine: bool,
+    pub body: Body,
+    pub reply_to: Option<Quote>,
+    /// The root of the thread that this message belongs to.
+    pub thread_root: Option<MessageRef>,
+    pub thread: Option<ThreadInfo>,
+    pub reactions: Vec<Reaction>,
+    pub edited: bool,
+    pub mentions_me: bool,
+    pub delivery: Delivery,
+    pub marks: Vec<Mark>,
+}
+
+/// What an item says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    Text(Untrusted),
+    /// Erased; by a moderator, or by its author.
+    Deleted {
+        by_moderator: bool,
+    },
+    Expired,
+    /// Held, or kept for a retry: what it waits for, in words.
+    Undecryptable(Reason),
+    /// Written before this user joined.
+    BeforeJoin,
+    /// Written before this device was added.
+    BeforeDevice,
+    /// A message kind of a newer client.
+    NewerClient,
+    /// Not end-to-end encrypted: written by the server or by a webhook.
+    Clear(Untrusted),
+    /// Something happened.
+    System(SystemLine),
+}
+
+/// Why a message cannot be shown yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The sender's key for this channel has not arrived.
+    WaitingForKey,
+    /// Membership changes that it refers to have not arrived.
+    WaitingForMembers,
+    /// The sending device is not in a verified list yet.
+    UnverifiedDevice,
+    /// The sender's identity changed and is not accepted.
+    IdentityChanged,
+    /// It was asked for again.
+    Requested,
+    /// Forged or damaged.
+    Refused,
+}
+
+/// Lines of the timeline that nobody wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SystemLine {
+    Created {
+        by: Untrusted,
+    },
+    Joined {
+        who: Untrusted,
+    },
+    Left {
+        who: Untrusted,
+    },
+    Removed {
+        who: Untrusted,
+        by: Untrusted,
+        banned: bool,
+    },
+    Added {
+        who: Untrusted,
+        by: Untrusted,
+    },
+    RoleChanged {
+        who: Untrusted,
+        by: Untrusted,
+        role: Role,
+    },
+    ChannelAttached {
+        by: Untrusted,
+    },
+    NewDevice {
+        who: Untrusted,
+        device_id: DeviceId,
+    },
+    DeviceRemoved {
+        who: Untrusted,
+        device_id: DeviceId,
+    },
+    IdentityChanged {
+        who: Untrusted,
+    },
+    FirstContact {
+        who: Untrusted,
+        fingerprint: String,
+    },
+    Verified {
+        who: Untrusted,
+    },
+    /// The server was restored from a backup here.
+    Seam,
+    /// A warning about the server or a device, in words of ours.
+    Warning(String),
+}
+
+/// A quoted message above a reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quote {
+    pub target: MessageRef,
+    pub author_name: Untrusted,
+    /// The beginning of the text; none when it is not known here or was deleted.
+    pub text: Option<Untrusted>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ThreadInfo {
+    pub replies: u32,
+    pub last_at: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reaction {
+    pub emoji: Untrusted,
+    pub count: u32,
+    pub mine: bool,
+}
+
+/// How far an own message got. Messages of others are [`Delivery::Received`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    Received,
+    /// In the outbox.
+    Waiting,
+    /// Committed by the server.
+    Sent,
+    /// A device of the addressee has it.
+    Delivered,
+    Read,
+    /// Refused for good: why, and the text is kept for another try.
+    Failed(Untrusted),
+}
+
+/// Warnings on one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mark {
+    /// The server's row and the authenticated content disagree.
+    Forged,
+    /// Sent before the sender was removed, by the server's order.
+    BeforeRemoval,
+    /// The server says deleted or edited, no signed content says so.
+    HiddenByServer,
+    /// The sender's clock and the server's differ by more than five minutes.
+    Clock,
+    /// Frames of this sender are missing before this one.
+    Gap,
+}
+
+/// A stretch of a timeline out of the local store.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TimelinePage {
+    pub channel_id: ChannelId,
+    pub thread: Option<MessageRef>,
+    /// Ascending in the server's order; what waits comes last.
+    pub items: Vec<Arc<TimelineItem>>,
+    /// Nothing older exists here.
+    pub at_start: bool,
+    /// Nothing newer exists here.
+    pub at_end: bool,
+    /// Rows between the store's oldest and the server's history that were not fetched yet.
+    pub missing_before: u64,
+}
+
+/// Where a page begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Anchor {
+    Newest,
+    /// Items before this one.
+    Before(MessageRef),
+    /// Items after this one.
+    After(MessageRef),
+    /// Half a page on either side.
+    Around(MessageRef),
+    /// Around the first unread message.
+    FirstUnread,
+}
+
+/// Somebody in a community or channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberInfo {
+    pub user_id: UserId,
+    pub name: Untrusted,
+    pub username: Untrusted,
+    pub role: Role,
+    pub status: Status,
+    pub trust: Trust,
+    /// The server shows this member, the signed log does not: no keys go there.
+    pub unsigned: bool,
+}
+
+/// Somebody found by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Person {
+    pub user_id: UserId,
+    pub username: Untrusted,
+    pub display_name: Option<Untrusted>,
+    pub trust: Trust,
+}
+
+/// What two people compare (`crypto.md` 14).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SafetyNumber {
+    pub user_id: UserId,
+    pub name: Untrusted,
+    /// 60 digits.
+    pub digits: String,
+    /// The code as text (base32), also drawn as QR.
+    pub code: String,
+    pub fingerprint: String,
+    /// Of the new key, while a change waits for a decision.
+    pub new_fingerprint: Option<String>,
+    pub trust: Trust,
+    pub devices: Vec<DeviceInfo>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceInfo {
+    pub device_id: DeviceId,
+    pub added_at: Timestamp,
+    /// Its prekeys are too old: it is skipped until it comes back.
+    pub dormant: bool,
+    pub current: bool,
+    /// A session with it began without a one-time prekey.
+    pub no_one_time_prekey: bool,
+}
+
+/// One result of a search in the local history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SearchHit {
+    pub channel_id: ChannelId,
+    pub channel_name: Untrusted,
+    pub message: MessageRef,
+    pub thread_root: Option<MessageRef>,
+    pub author_name: Untrusted,
+    pub at: Timestamp,
+    pub text: Untrusted,
+}
+
+/// An invite link, made here; the fragment never reaches the server.
+#[derive(Clone, PartialEq, Eq)]
+pub struct InviteLink {
+    pub community_id: CommunityId,
+    /// `chat://HOST/i/CODE#TCI1-…`
+    pub link: String,
+    pub expires_at: Option<Timestamp>,
+    pub max_uses: Option<u32>,
+}
+
+impl fmt::Debug for InviteLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InviteLink").field("community_id", &self.community_id).finish_non_exhaustive()
+    }
+}
+
+/// Something went wrong: what, and what to do. The front ends add nothing but colour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub kind: ProblemKind,
+    /// One sentence: what was refused or failed.
+    pub text: Untrusted,
+    /// What was kept and what to do next; empty when there is nothing to add.
+    pub hint: String,
+}
+
+impl Problem {
+    pub fn new(kind: ProblemKind, text: impl Into<String>) -> Self {
+        Self { kind, text: Untrusted::new(text), hint: String::new() }
+    }
+
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = hint.into();
+        self
+    }
+}
+
+/// Kinds of failure; the exit codes of the command line follow from them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProblemKind {
+    /// Exit 1.
+    Failed,
+    /// Exit 2.
+    Usage,
+    /// Exit 3.
+    NotFound,
+    /// Exit 4.
+    Auth,
+    /// Exit 5.
+    Permission,
+    /// Exit 6.
+    RateLimited,
+    /// Exit 7.
+    Network,
+    /// Exit 8.
+    Crypto,
+    /// Exit 9.
+    Locked,
+}
+
+impl ProblemKind {
+    /// The process exit code.
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::NotFound => 3,
+            Self::Auth => 4,
+            Self::Permission => 5,
+            Self::RateLimited => 6,
+            Self::Network => 7,
+            Self::Crypto => 8,
+            Self::Locked => 9,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! `chat serve`: the server. It stores and forwards what it cannot read.

@@ -1,0 +1,1 @@
+//! `chat tui`: the terminal client, a keyboard-driven view of [`crate::client`].

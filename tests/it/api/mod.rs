@@ -1,0 +1,1 @@
+//! REST routes over real HTTP and a real PostgreSQL.

@@ -1,0 +1,1 @@
+//! Crashes, cuts and full queues.

@@ -1,0 +1,1 @@
+//! Servers, databases, identities and terminals for the tests.

@@ -1,0 +1,1 @@
+//! Several client engines against one server.
