@@ -1,3 +1,7 @@
-//! The binary: parse, dispatch.
+//! The binary: everything is in the library, where tests, benches and fuzz targets can reach it.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    chat::cli::main()
+}

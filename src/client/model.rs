@@ -541,4 +541,19 @@ impl ProblemKind {
             Self::Locked => 9,
         }
     }
+
+    /// The word for it in `--json` errors.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::NotFound => "not_found",
+            Self::Auth => "auth",
+            Self::Permission => "permission",
+            Self::RateLimited => "rate_limited",
+            Self::Network => "network",
+            Self::Crypto => "crypto",
+            Self::Locked => "locked",
+        }
+    }
 }
