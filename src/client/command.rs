@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::protocol::channels::ChannelSettings;
 use crate::protocol::communities::{Role, Visibility};
 use crate::protocol::ids::{ChannelId, CommunityId, DeviceId, GroupId, MessageId, UserId};
@@ -11,17 +13,17 @@ use crate::protocol::users::Status;
 use super::model::{Anchor, MessageRef, Untrusted};
 
 /// Chosen by the caller; the answer repeats it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RequestId(pub u64);
 
 /// Where a draft or a message goes: a channel, or a thread in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
     pub channel_id: ChannelId,
     pub thread: Option<MessageRef>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Command {
     // Reading the local store.
     /// → `Answer::Page`
@@ -189,7 +191,7 @@ pub enum Command {
 }
 
 /// An invite link or code as typed: it holds a secret, so it does not print.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InviteText(pub String);
 
 impl fmt::Debug for InviteText {

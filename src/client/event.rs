@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::protocol::ids::{ChannelId, CommunityId, GroupId, MessageId, UserId};
 use crate::protocol::users::Status;
 
@@ -11,7 +13,7 @@ use super::model::{
     TimelinePage, Tree, Untrusted,
 };
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ClientEvent {
     /// First event after opening a profile.
     Opened {
@@ -64,7 +66,7 @@ pub enum ClientEvent {
 }
 
 /// What a command brought.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Answer {
     /// Done, with nothing to tell.
     Ok,

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::protocol::channels::{ChannelKind, NotifyLevel};
 use crate::protocol::codec::Timestamp;
 use crate::protocol::communities::{Role, Visibility};
@@ -13,7 +15,7 @@ use crate::protocol::ids::{ChannelId, CommunityId, DeviceId, GroupId, MessageId,
 use crate::protocol::users::Status;
 
 /// Text from outside: a message, a name, a topic, an error of the server. Nothing may print it as it is.
-#[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Untrusted(String);
 
 impl Untrusted {
@@ -51,7 +53,7 @@ impl From<String> for Untrusted {
 }
 
 /// Who uses this profile.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     pub user_id: UserId,
     pub device_id: DeviceId,
@@ -64,7 +66,7 @@ pub struct Account {
 }
 
 /// The state of the line to the server.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Connection {
     /// Nothing was tried yet.
     #[default]
@@ -88,7 +90,7 @@ pub enum Connection {
 }
 
 /// Everything that the rail and the tree show. Replaced as a whole when something in it changed.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tree {
     pub communities: Vec<Arc<CommunityNode>>,
     /// Newest activity first.
@@ -97,7 +99,7 @@ pub struct Tree {
     pub waiting: usize,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CommunityNode {
     pub id: CommunityId,
     pub name: Untrusted,
@@ -112,7 +114,7 @@ pub struct CommunityNode {
     pub warning: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroupNode {
     pub id: GroupId,
     pub name: Untrusted,
@@ -120,7 +122,7 @@ pub struct GroupNode {
     pub channels: Vec<Arc<ChannelNode>>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChannelNode {
     pub id: ChannelId,
     pub kind: ChannelKind,
@@ -147,7 +149,7 @@ pub struct ChannelNode {
 }
 
 /// The other person of a DM.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
     pub user_id: UserId,
     pub username: Untrusted,
@@ -157,7 +159,7 @@ pub struct Peer {
 }
 
 /// What is known of somebody's identity key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Trust {
     /// No key was seen yet.
     #[default]
@@ -176,7 +178,7 @@ pub enum Trust {
 }
 
 /// Why a conversation cannot be written to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SendBlock {
     /// Somebody's identity changed.
     IdentityChanged {
@@ -197,14 +199,14 @@ pub enum SendBlock {
 }
 
 /// A message reference (`crypto.md` 9.1): never by id alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct MessageRef {
     pub author: UserId,
     pub id: MessageId,
 }
 
 /// One line of a timeline: a message, or something that happened.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TimelineItem {
     pub channel_id: ChannelId,
     /// Unique in a channel.
@@ -231,7 +233,7 @@ pub struct TimelineItem {
 }
 
 /// What an item says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
     Text(Untrusted),
     /// Erased; by a moderator, or by its author.
@@ -254,7 +256,7 @@ pub enum Body {
 }
 
 /// Why a message cannot be shown yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Reason {
     /// The sender's key for this channel has not arrived.
     WaitingForKey,
@@ -271,7 +273,7 @@ pub enum Reason {
 }
 
 /// Lines of the timeline that nobody wrote.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SystemLine {
     Created {
         by: Untrusted,
@@ -324,7 +326,7 @@ pub enum SystemLine {
 }
 
 /// A quoted message above a reply.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quote {
     pub target: MessageRef,
     pub author_name: Untrusted,
@@ -332,13 +334,13 @@ pub struct Quote {
     pub text: Option<Untrusted>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ThreadInfo {
     pub replies: u32,
     pub last_at: Timestamp,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reaction {
     pub emoji: Untrusted,
     pub count: u32,
@@ -346,7 +348,7 @@ pub struct Reaction {
 }
 
 /// How far an own message got. Messages of others are [`Delivery::Received`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Delivery {
     Received,
     /// In the outbox.
@@ -361,7 +363,7 @@ pub enum Delivery {
 }
 
 /// Warnings on one message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Mark {
     /// The server's row and the authenticated content disagree.
     Forged,
@@ -376,7 +378,7 @@ pub enum Mark {
 }
 
 /// A stretch of a timeline out of the local store.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TimelinePage {
     pub channel_id: ChannelId,
     pub thread: Option<MessageRef>,
@@ -391,7 +393,7 @@ pub struct TimelinePage {
 }
 
 /// Where a page begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Anchor {
     Newest,
     /// Items before this one.
@@ -405,7 +407,7 @@ pub enum Anchor {
 }
 
 /// Somebody in a community or channel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberInfo {
     pub user_id: UserId,
     pub name: Untrusted,
@@ -418,7 +420,7 @@ pub struct MemberInfo {
 }
 
 /// Somebody found by name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Person {
     pub user_id: UserId,
     pub username: Untrusted,
@@ -427,7 +429,7 @@ pub struct Person {
 }
 
 /// What two people compare (`crypto.md` 14).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SafetyNumber {
     pub user_id: UserId,
     pub name: Untrusted,
@@ -442,7 +444,7 @@ pub struct SafetyNumber {
     pub devices: Vec<DeviceInfo>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceInfo {
     pub device_id: DeviceId,
     pub added_at: Timestamp,
@@ -454,7 +456,7 @@ pub struct DeviceInfo {
 }
 
 /// One result of a search in the local history.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SearchHit {
     pub channel_id: ChannelId,
     pub channel_name: Untrusted,
@@ -466,7 +468,7 @@ pub struct SearchHit {
 }
 
 /// An invite link, made here; the fragment never reaches the server.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InviteLink {
     pub community_id: CommunityId,
     /// `chat://HOST/i/CODE#TCI1-…`
@@ -482,7 +484,7 @@ impl fmt::Debug for InviteLink {
 }
 
 /// Something went wrong: what, and what to do. The front ends add nothing but colour.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     pub kind: ProblemKind,
     /// One sentence: what was refused or failed.
@@ -504,7 +506,7 @@ impl Problem {
 }
 
 /// Kinds of failure; the exit codes of the command line follow from them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ProblemKind {
     /// Exit 1.
     Failed,
