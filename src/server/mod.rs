@@ -1,1 +1,3 @@
 //! `chat serve`: the server. It stores and forwards what it cannot read.
+
+pub mod postgres;

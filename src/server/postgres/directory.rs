@@ -1,0 +1,199 @@
+//! The data directory: its lock, its permissions, `initdb`, and what a crash may have left in it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+use super::binaries::Binaries;
+use super::owner::Owner;
+use super::supervisor::run_as;
+use super::{PostgresError, ROLE};
+
+/// `sun_path` holds 108 bytes with the final zero; PostgreSQL adds `/.s.PGSQL.5432`.
+const SOCKET_DIR_MAX: usize = 107 - "/.s.PGSQL.5432".len();
+/// The log starts anew beyond this size.
+const LOG_MAX: u64 = 16 * 1024 * 1024;
+/// How long a server that a killed `chat serve` left behind may take to stop.
+const STALE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// A data directory that this process has for itself.
+pub struct Directory {
+    /// The cluster: PostgreSQL's own data directory.
+    pub data: PathBuf,
+    /// Where the socket is, short enough for the operating system.
+    pub socket_dir: PathBuf,
+    pub log: PathBuf,
+    // Held until the value is dropped.
+    _lock: File,
+}
+
+impl Directory {
+    /// Create what is missing, take the lock, and check that the owner can get in.
+    pub fn prepare(root: &Path, owner: &Owner) -> Result<Self, PostgresError> {
+        // Entering is not reading: what is inside keeps its own permissions.
+        let mode = if *owner == Owner::Ourselves { 0o700 } else { 0o711 };
+        make_dir(root, mode)?;
+        let root = root.canonicalize().map_err(PostgresError::io("cannot open", root))?;
+        let lock = lock(&root)?;
+        std::fs::set_permissions(&root, std::fs::Permissions::from_mode(mode))
+            .map_err(PostgresError::io("cannot set the permissions of", &root))?;
+        if let (Owner::Other { name, .. }, Some(closed)) = (owner, root.ancestors().find(|path| !owner.can_enter(path))) {
+            return Err(PostgresError::NotTraversable { path: closed.to_owned(), user: name.clone() });
+        }
+        let data = root.join("postgres");
+        let socket_dir = socket_dir(&root)?;
+        owner.adopt(&socket_dir).map_err(PostgresError::io("cannot give away", &socket_dir))?;
+        let log = root.join("postgres.log");
+        if std::fs::metadata(&log).is_ok_and(|meta| meta.len() > LOG_MAX) {
+            std::fs::rename(&log, root.join("postgres.log.1")).map_err(PostgresError::io("cannot rotate", &log))?;
+        }
+        Ok(Self { data, socket_dir, log, _lock: lock })
+    }
+
+    /// The major version that made the cluster; none when there is no cluster yet.
+    pub fn cluster_version(&self) -> Result<Option<String>, PostgresError> {
+        let path = self.data.join("PG_VERSION");
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text.trim().to_owned())),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(PostgresError::io("cannot read", &path)(e)),
+        }
+    }
+
+    /// Make the cluster beside its place and move it there when it is whole, so that an interrupted start leaves nothing.
+    pub fn initdb(&self, binaries: &Binaries, owner: &Owner) -> Result<(), PostgresError> {
+        let new = self.data.with_extension("new");
+        if new.exists() {
+            std::fs::remove_dir_all(&new).map_err(PostgresError::io("cannot remove", &new))?;
+        }
+        std::fs::DirBuilder::new().mode(0o700).create(&new).map_err(PostgresError::io("cannot create", &new))?;
+        owner.adopt(&new).map_err(PostgresError::io("cannot give away", &new))?;
+        let mut command = Command::new(binaries.program("initdb"));
+        command
+            .args(["--encoding=UTF8", "--locale=C", "--auth=trust", "--username", ROLE, "--pgdata"])
+            .arg(&new)
+            .current_dir(&new)
+            .stdin(Stdio::null());
+        let output = run_as(&mut command, owner, None)
+            .output()
+            .map_err(|e| PostgresError::Initdb(format!("{}: {e}", binaries.program("initdb").display())))?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr);
+            return Err(PostgresError::Initdb(last_lines(&text, 3)));
+        }
+        std::fs::rename(&new, &self.data).map_err(PostgresError::io("cannot move into place", &new))?;
+        if let Some(parent) = self.data.parent() {
+            File::open(parent).and_then(|dir| dir.sync_all()).map_err(PostgresError::io("cannot sync", parent))?;
+        }
+        Ok(())
+    }
+
+    /// After a kill, the old server may still be stopping, or its pid file may name a process that is something else by
+    /// now. We hold the lock, so nobody else runs this cluster.
+    pub fn clear_stale_postmaster(&self) -> Result<(), PostgresError> {
+        let path = self.data.join("postmaster.pid");
+        let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) };
+        let pid = text.lines().next().and_then(|line| line.trim().parse().ok()).and_then(Pid::from_raw);
+        let Some(pid) = pid.filter(|pid| self.is_our_server(*pid)) else {
+            return std::fs::remove_file(&path).map_err(PostgresError::io("cannot remove", &path));
+        };
+        tracing::info!(pid = pid.as_raw_nonzero().get(), "waiting for the PostgreSQL of a killed server to stop");
+        let begun = Instant::now();
+        let mut signal = Signal::INT;
+        while self.is_our_server(pid) {
+            if begun.elapsed() > STALE_DEADLINE {
+                return Err(PostgresError::Start(format!("an older PostgreSQL (process {}) does not stop", pid.as_raw_nonzero())));
+            }
+            if begun.elapsed() > STALE_DEADLINE / 2 {
+                signal = Signal::QUIT;
+            }
+            // It may end between the check and the signal.
+            let _ = kill_process(pid, signal);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// Alive, and working in our directory.
+    fn is_our_server(&self, pid: Pid) -> bool {
+        let link = PathBuf::from(format!("/proc/{}/cwd", pid.as_raw_nonzero()));
+        match std::fs::read_link(link) {
+            Ok(cwd) => cwd == self.data,
+            // Without /proc (macOS) a live process has to be taken at its word; with it, no link means that it is gone.
+            Err(_) => !Path::new("/proc/self").exists() && test_kill_process(pid).is_ok(),
+        }
+    }
+
+    /// The last lines of PostgreSQL's log, for an error message.
+    pub fn log_tail(&self) -> Option<String> {
+        let mut file = File::open(&self.log).ok()?;
+        let length = file.metadata().ok()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(2000))).ok()?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).ok()?;
+        let text = last_lines(&String::from_utf8_lossy(&text), 4);
+        (!text.is_empty()).then_some(text)
+    }
+}
+
+fn make_dir(path: &Path, mode: u32) -> Result<(), PostgresError> {
+    std::fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(PostgresError::io("cannot create", path))
+}
+
+fn lock(root: &Path) -> Result<File, PostgresError> {
+    let path = root.join("chat.lock");
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(PostgresError::io("cannot open", &path))?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut pid = String::new();
+        let _ = file.read_to_string(&mut pid);
+        let pid = if pid.trim().is_empty() { "unknown".to_owned() } else { pid.trim().to_owned() };
+        return Err(PostgresError::InUse { path: root.to_owned(), pid });
+    }
+    let write = |file: &mut File| {
+        file.set_len(0)?;
+        file.write_all(std::process::id().to_string().as_bytes())
+    };
+    write(&mut file).map_err(PostgresError::io("cannot write", &path))?;
+    Ok(file)
+}
+
+/// `run` in the data directory, or a short folder of our own when that path is too long for a socket.
+fn socket_dir(root: &Path) -> Result<PathBuf, PostgresError> {
+    let inside = root.join("run");
+    let dir = if inside.as_os_str().len() <= SOCKET_DIR_MAX {
+        inside
+    } else {
+        let base = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
+        let base = if rustix::process::geteuid().is_root() { PathBuf::from("/tmp") } else { base };
+        base.join(format!("chat-pg-{}", std::process::id()))
+    };
+    match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
+        Ok(()) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && dir.starts_with(root) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+            // A folder that somebody else made in a shared place is not ours to use.
+            std::fs::remove_dir_all(&dir).map_err(PostgresError::io("cannot replace", &dir))?;
+            make_dir(&dir, 0o700)?;
+        }
+        Err(e) => return Err(PostgresError::io("cannot create", &dir)(e)),
+    }
+    Ok(dir)
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines.get(lines.len().saturating_sub(count)..).unwrap_or_default().join(" | ")
+}
