@@ -108,7 +108,10 @@ impl Directory {
         let mut signal = Signal::INT;
         while self.is_our_server(pid) {
             if begun.elapsed() > STALE_DEADLINE {
-                return Err(PostgresError::Start(format!("an older PostgreSQL (process {}) does not stop", pid.as_raw_nonzero())));
+                return Err(PostgresError::Start(format!(
+                    "an older PostgreSQL (process {}) does not stop",
+                    pid.as_raw_nonzero()
+                )));
             }
             if begun.elapsed() > STALE_DEADLINE / 2 {
                 signal = Signal::QUIT;

@@ -246,7 +246,8 @@ mod tests {
 
         // The server dies: it comes back by itself, with the row.
         let pid = cluster.pid().unwrap();
-        rustix::process::kill_process(rustix::process::Pid::from_raw(pid as i32).unwrap(), rustix::process::Signal::KILL).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid as i32).unwrap(), rustix::process::Signal::KILL)
+            .unwrap();
         wait_until_ready(&connect, &cluster.supervisor, &cluster._directory).unwrap();
         let deadline = Instant::now() + Duration::from_secs(30);
         while connect.run(ROLE, async |client| client.query_one("SELECT count(*) FROM t", &[]).await).is_err() {

@@ -100,11 +100,8 @@ impl Supervisor {
                 // It may have ended by itself just now.
                 let _ = kill_process(pid, signal);
             }
-            let (next, timeout) = self
-                .shared
-                .changed
-                .wait_timeout(state, Duration::from_secs(1))
-                .unwrap_or_else(PoisonError::into_inner);
+            let (next, timeout) =
+                self.shared.changed.wait_timeout(state, Duration::from_secs(1)).unwrap_or_else(PoisonError::into_inner);
             state = next;
             if timeout.timed_out() && begun.elapsed() > STOP_DEADLINE {
                 signal = Signal::QUIT;
@@ -170,7 +167,8 @@ fn supervise(shared: &Shared, mut spawn: impl FnMut() -> std::io::Result<Child>)
 }
 
 fn arguments(directory: &Directory, options: &Options) -> Vec<std::ffi::OsString> {
-    let mut arguments: Vec<std::ffi::OsString> = vec!["-D".into(), directory.data.clone().into(), "-k".into(), directory.socket_dir.clone().into()];
+    let mut arguments: Vec<std::ffi::OsString> =
+        vec!["-D".into(), directory.data.clone().into(), "-k".into(), directory.socket_dir.clone().into()];
     let on = if options.durable { "on" } else { "off" };
     let max_connections = options.max_connections.to_string();
     for (name, value) in [
