@@ -4,5 +4,7 @@
 //! Start with [`command`], [`event`] and [`model`]: the whole boundary to a user interface.
 
 pub mod command;
+pub mod engine;
 pub mod event;
 pub mod model;
+pub mod store;
