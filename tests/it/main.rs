@@ -7,4 +7,5 @@ mod faults;
 mod realtime;
 mod support;
 mod sync;
+mod tidy;
 mod tui;

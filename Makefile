@@ -1,0 +1,30 @@
+# Two commands do everything on a fresh machine that has Rust and make:  make demo   ·   make test
+# Each target first installs what is missing: the PostgreSQL server (15 or newer) and the C tools for the vendored SQLCipher.
+
+.PHONY: demo serve test check bench torture deps
+CARGO ?= cargo
+
+demo: deps          ## two people talk, encrypted, through the real server
+	$(CARGO) run --quiet --bin chat -- demo
+
+serve: deps         ## a server on this machine, data in ~/.local/share/chat or /var/lib/chat
+	$(CARGO) run --quiet --bin chat -- serve
+
+test: deps          ## the whole suite
+	$(CARGO) test
+
+check: deps         ## formatting, lints, documentation, the list of duplicate dependencies
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --lib --quiet
+	.ci/duplicates
+	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed: advisories and licences not checked"; fi
+
+bench: deps         ## speed, as ratios against controls in the same run
+	$(CARGO) bench
+
+torture: deps       ## twenty senders while the server is killed every few seconds, for a minute
+	CHAT_TORTURE_SECONDS=60 $(CARGO) test --release --test it torture -- --nocapture
+
+deps:
+	@.ci/deps
