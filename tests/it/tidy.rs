@@ -58,7 +58,8 @@ fn rooms_import_only_what_the_architecture_allows() {
                 let path = &code[at + "crate::".len()..];
                 let ok = path.starts_with(room)
                     || allowed.iter().any(|allowed| {
-                        path.strip_prefix(allowed).is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+                        path.strip_prefix(allowed)
+                            .is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
                     });
                 if !ok {
                     wrong.push(format!("src/{name}:{}: {}", number + 1, line.trim()));
@@ -74,7 +75,9 @@ fn diesel_is_used_only_beside_the_row_types() {
     let wrong: Vec<String> = sources()
         .into_iter()
         .filter(|(name, _)| !["server/db/", "server/jobs/", "client/store/"].iter().any(|room| name.starts_with(room)))
-        .filter(|(_, text)| without_tests(text).lines().any(|line| !line.trim_start().starts_with("//") && line.contains("diesel")))
+        .filter(|(_, text)| {
+            without_tests(text).lines().any(|line| !line.trim_start().starts_with("//") && line.contains("diesel"))
+        })
         .map(|(name, _)| name)
         .collect();
     assert!(wrong.is_empty(), "diesel outside db/: {wrong:?}");
