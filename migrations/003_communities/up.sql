@@ -52,11 +52,13 @@ CREATE TABLE log_ops (
     PRIMARY KEY (log_id, seq)
 );
 
--- Members of every log, as the log says; nickname is the server's own.
+-- Members of every log, as the log says; nickname is the server's own. Empty for a deleted community, group or channel.
 CREATE TABLE members (
     log_id uuid NOT NULL REFERENCES logs (id) ON DELETE CASCADE,
     user_id uuid NOT NULL REFERENCES users (id),
     role smallint NOT NULL CHECK (role BETWEEN 0 AND 3),
+    -- The op that made this membership: rows of a smaller log_seq are older than it.
+    joined_seq bigint NOT NULL,
     nickname text,
     joined_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (log_id, user_id)
@@ -79,8 +81,8 @@ CREATE TABLE invites (
     log_id uuid NOT NULL REFERENCES logs (id) ON DELETE CASCADE,
     code text NOT NULL UNIQUE,
     public_key bytea NOT NULL,
-    max_uses integer,
-    used_count integer NOT NULL DEFAULT 0,
+    max_uses bigint,
+    used_count bigint NOT NULL DEFAULT 0,
     expires_at timestamptz,
     created_by uuid NOT NULL REFERENCES users (id),
     created_at timestamptz NOT NULL DEFAULT now(),

@@ -45,3 +45,17 @@ CREATE TABLE channel_states (
     PRIMARY KEY (channel_id, user_id)
 );
 CREATE INDEX channel_states_user_id ON channel_states (user_id);
+
+-- Who reads which channel, and with which role: the members of its log, who must still be in its community, and the two of
+-- a DM. Every right to see a channel is asked here.
+CREATE VIEW channel_readers AS
+    SELECT c.id AS channel_id, m.user_id, m.role, m.joined_seq
+    FROM channels c
+    JOIN members m ON m.log_id = c.log_id
+    WHERE c.deleted_at IS NULL
+      AND (c.log_id = c.community_id
+           OR EXISTS (SELECT 1 FROM members o WHERE o.log_id = c.community_id AND o.user_id = m.user_id))
+    UNION ALL
+    SELECT c.id, c.dm_low, 0::smallint, 0::bigint FROM channels c WHERE c.dm_low IS NOT NULL AND c.deleted_at IS NULL
+    UNION ALL
+    SELECT c.id, c.dm_high, 0::smallint, 0::bigint FROM channels c WHERE c.dm_high <> c.dm_low AND c.deleted_at IS NULL;

@@ -41,3 +41,22 @@ CREATE TABLE message_copies (
 );
 ALTER TABLE message_copies ALTER COLUMN ciphertext SET STORAGE EXTERNAL;
 CREATE INDEX message_copies_row ON message_copies (channel_id, seq);
+
+-- The first cursor of a reader: the largest seq that is older than the joining (rows of a smaller log_seq) or than the
+-- device (rows of an earlier created_at), 0 if there is none. Neither ever decreases with seq, so it is a binary search.
+CREATE FUNCTION channel_start_seq(p_channel uuid, p_head bigint, p_joined_seq bigint, p_device_since timestamptz)
+RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    low bigint := 0;
+    high bigint := p_head;
+    middle bigint;
+    older boolean;
+BEGIN
+    WHILE low < high LOOP
+        middle := (low + high + 1) / 2;
+        SELECT coalesce(m.log_seq < p_joined_seq, false) OR coalesce(m.created_at < p_device_since, false)
+            INTO older FROM messages m WHERE m.channel_id = p_channel AND m.seq = middle;
+        IF coalesce(older, false) THEN low := middle; ELSE high := middle - 1; END IF;
+    END LOOP;
+    RETURN low;
+END $$;

@@ -177,8 +177,8 @@ diesel::table! {
         log_id -> Uuid,
         code -> Text,
         public_key -> Bytea,
-        max_uses -> Nullable<Int4>,
-        used_count -> Int4,
+        max_uses -> Nullable<Int8>,
+        used_count -> Int8,
         expires_at -> Nullable<Timestamptz>,
         created_by -> Uuid,
         created_at -> Timestamptz,
@@ -225,6 +225,7 @@ diesel::table! {
         log_id -> Uuid,
         user_id -> Uuid,
         role -> Int2,
+        joined_seq -> Int8,
         nickname -> Nullable<Text>,
         joined_at -> Timestamptz,
     }
