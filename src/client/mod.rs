@@ -6,5 +6,8 @@
 pub mod command;
 pub mod engine;
 pub mod event;
+pub mod lock;
 pub mod model;
+pub mod profile;
 pub mod store;
+pub mod transport;

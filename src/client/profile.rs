@@ -181,7 +181,8 @@ impl Profile {
     /// When the file cannot be written.
     pub fn save_account(&self, account: &AccountFile) -> Result<(), Problem> {
         let path = self.data.join(ACCOUNT_FILE);
-        let mut bytes = serde_json::to_vec_pretty(account).map_err(|error| Problem::new(ProblemKind::Failed, error.to_string()))?;
+        let mut bytes =
+            serde_json::to_vec_pretty(account).map_err(|error| Problem::new(ProblemKind::Failed, error.to_string()))?;
         bytes.push(b'\n');
         write_private(&path, &bytes)
     }
@@ -244,7 +245,9 @@ pub(crate) fn io_problem(verb: &str, path: &Path, error: &io::Error) -> Problem 
     let problem = Problem::new(ProblemKind::Failed, format!("cannot {verb} {}: {error}", path.display()));
     match error.kind() {
         io::ErrorKind::PermissionDenied => problem.hint("Check who owns the directory."),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => problem.hint("Free some space and try again; nothing was lost."),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            problem.hint("Free some space and try again; nothing was lost.")
+        }
         _ => problem,
     }
 }

@@ -1,0 +1,110 @@
+//! REST calls: one connection pool, a time limit and a size limit on everything, no redirects (a token must not follow one)
+//! and no proxies.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+
+use super::{Call, Failure, ServerUrl, TransportError};
+use crate::client::engine::{Answer, Method};
+use crate::client::model::{Problem, ProblemKind};
+
+const CONNECT: Duration = Duration::from_secs(10);
+/// Above the 25 s that the linking mailbox may hold a call.
+const TOTAL: Duration = Duration::from_secs(40);
+/// Longer answers are cut off.
+pub const ANSWER_MAX: usize = 8 * 1024 * 1024;
+
+/// See the module's documentation.
+#[derive(Clone)]
+pub struct Http {
+    server: ServerUrl,
+    client: reqwest::Client,
+}
+
+impl Http {
+    /// # Errors
+    /// When the TLS library refuses the configuration.
+    pub fn new(server: ServerUrl, tls: rustls::ClientConfig) -> Result<Self, Problem> {
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .user_agent(concat!("chat/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .connect_timeout(CONNECT)
+            .timeout(TOTAL)
+            .pool_idle_timeout(Duration::from_secs(30))
+            .build()
+            .map_err(|error| Problem::new(ProblemKind::Failed, format!("cannot set up HTTP: {}", cause(&error))))?;
+        Ok(Self { server, client })
+    }
+
+    /// # Errors
+    /// When no complete answer came.
+    pub async fn call(&self, call: Call) -> Result<Answer, TransportError> {
+        let method = match call.method {
+            Method::Get => reqwest::Method::GET,
+            Method::Post => reqwest::Method::POST,
+            Method::Put => reqwest::Method::PUT,
+            Method::Patch => reqwest::Method::PATCH,
+            Method::Delete => reqwest::Method::DELETE,
+        };
+        let mut request = self.client.request(method, self.server.api(&call.path)?);
+        if let Some(token) = call.bearer {
+            let mut value = HeaderValue::try_from(format!("Bearer {}", token.0))
+                .map_err(|_| TransportError::new(Failure::NotChat, "the access token is no header value"))?;
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
+        }
+        if let Some(body) = call.body {
+            request = request.header(CONTENT_TYPE, "application/json").body(body);
+        }
+        let mut response = request.send().await.map_err(|error| classify(&error))?;
+        let status = response.status().as_u16();
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| classify(&error))? {
+            if body.len() + chunk.len() > ANSWER_MAX {
+                return Err(TransportError::new(Failure::NotChat, "the answer is too long"));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Answer { status, body })
+    }
+}
+
+fn classify(error: &reqwest::Error) -> TransportError {
+    let why = cause(error);
+    let kind = if error.is_timeout() {
+        Failure::Timeout
+    } else if is_tls(error) {
+        Failure::Tls
+    } else if error.is_connect() || error.is_request() || error.is_body() || error.is_decode() {
+        Failure::Unreachable
+    } else {
+        Failure::NotChat
+    };
+    TransportError::new(kind, why)
+}
+
+fn is_tls(error: &reqwest::Error) -> bool {
+    let mut source = error.source();
+    while let Some(inner) = source {
+        // An i/o error shows what it wraps only through `get_ref`.
+        let wrapped = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if inner.is::<rustls::Error>() || wrapped.is_some_and(|wrapped| wrapped.is::<rustls::Error>()) {
+            return true;
+        }
+        source = inner.source();
+    }
+    false
+}
+
+/// The innermost cause: "Connection refused (os error 111)", not the whole chain with the address in it.
+fn cause(error: &reqwest::Error) -> String {
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(inner) = innermost.source() {
+        innermost = inner;
+    }
+    innermost.to_string()
+}
