@@ -4,11 +4,13 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::unreachable)]
 
 pub mod aead;
+pub mod content;
 pub mod dh;
 pub mod error;
 pub mod identity;
 pub mod kdf;
 pub mod labels;
+pub mod membership;
 pub mod padding;
 pub mod ratchet;
 pub mod secret;
