@@ -1,1 +1,0 @@
-//! Configuration of server and client: defaults < file < conf.d < environment < flags, validated once.

@@ -1,0 +1,57 @@
+//! `/health`, `/ready`, `/version` and the description of the interface: what operators and programs ask first.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::protocol::{BASE_PATH, PROTOCOL_VERSION};
+use crate::server::app::AppState;
+use crate::server::error::{ApiError, ApiResult};
+use crate::server::extract::Json;
+
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::default().routes(routes!(health)).routes(routes!(ready)).routes(routes!(version))
+}
+
+/// `GET /api/v1/openapi.json`; it is not part of what it describes.
+pub fn openapi(document: OpenApi) -> axum::Router<AppState> {
+    let document = Arc::new(document);
+    let answer = move || std::future::ready(axum::Json(Arc::clone(&document)));
+    axum::Router::new().route(&format!("{BASE_PATH}/openapi.json"), get(answer))
+}
+
+/// The process runs.
+#[utoipa::path(get, path = "/health", responses((status = 204)))]
+async fn health() -> StatusCode {
+    StatusCode::NO_CONTENT
+}
+
+/// The server takes requests: the database answers and no drain has begun.
+#[utoipa::path(get, path = "/ready", responses((status = 204)))]
+async fn ready(State(app): State<AppState>) -> ApiResult<StatusCode> {
+    if app.is_draining() {
+        return Err(ApiError::unavailable());
+    }
+    app.database.ping().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET /version`
+#[derive(Clone, Debug, Serialize, ToSchema)]
+struct Version {
+    name: &'static str,
+    version: &'static str,
+    protocol: u32,
+}
+
+#[utoipa::path(get, path = "/version", responses((status = 200, body = Version)))]
+async fn version() -> Json<Version> {
+    Json(Version { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION"), protocol: PROTOCOL_VERSION })
+}

@@ -1,0 +1,134 @@
+//! What lives as long as the server: configuration, database, keys, limits, and the line to the realtime part.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::config::ServerConfig;
+use crate::protocol::ids::{DeviceAddr, EpochId, SessionId, StreamId, UserId};
+use crate::protocol::limits::Limits;
+
+use super::db::{Connection, Database};
+use super::error::ApiError;
+use super::limits::RateLimits;
+use super::secret::ServerSecret;
+use super::token::AccessTokens;
+
+/// What handlers take: `State(app): State<AppState>`.
+pub type AppState = Arc<App>;
+
+pub struct App {
+    pub config: ServerConfig,
+    pub database: Database,
+    pub tokens: AccessTokens,
+    pub limits: RateLimits,
+    realtime: OnceLock<Arc<dyn Realtime>>,
+    draining: AtomicBool,
+}
+
+/// What the rest of the server tells the WebSockets after a commit. Calls return at once and never wait for a socket.
+pub trait Realtime: Send + Sync {
+    /// A stream (user, community, private group, channel) has a new head.
+    fn stream_moved(&self, stream: StreamId, head_seq: u64);
+    /// There is something new in a device's inbox.
+    fn inbox_moved(&self, device: DeviceAddr);
+    /// The streams that a user can read have changed: joined, left, kicked, banned, added to or removed from a channel.
+    fn access_changed(&self, user: UserId);
+    /// Logins that ended: their WebSockets close with 4003.
+    fn sessions_revoked(&self, sessions: &[SessionId]);
+    /// A device has few one-time prekeys left.
+    fn keys_low(&self, device: DeviceAddr, one_time: u32, kem: u32);
+    /// The server stops: close everything with 4012.
+    fn drain(&self);
+}
+
+impl App {
+    pub fn new(config: ServerConfig, database: Database, secret: &ServerSecret) -> anyhow::Result<Self> {
+        Ok(Self {
+            tokens: AccessTokens::new(secret, config.auth.access_token_s)?,
+            limits: RateLimits::new(&config.limits)?,
+            config,
+            database,
+            realtime: OnceLock::new(),
+            draining: AtomicBool::new(false),
+        })
+    }
+
+    /// A connection of the pool, within two seconds.
+    ///
+    /// # Errors
+    /// 503 `unavailable`.
+    pub async fn db(&self) -> Result<Connection<'_>, ApiError> {
+        self.database.get().await
+    }
+
+    /// The limits as clients learn them.
+    pub fn wire_limits(&self) -> Limits {
+        let limits = &self.config.limits;
+        Limits {
+            connections: limits.connections_per_user,
+            file: limits.file,
+            quota: limits.quota,
+            sends_per_s: limits.sends_per_s,
+            sends_burst: limits.sends_burst,
+            ..Limits::default()
+        }
+    }
+
+    /// Changes when the database was restored from a backup.
+    pub const fn epoch(&self) -> EpochId {
+        self.database.epoch()
+    }
+
+    /// Connects the realtime part; once, before the first request.
+    pub fn set_realtime(&self, realtime: Arc<dyn Realtime>) {
+        // A second call would be a second hub: the first one stays.
+        let _ = self.realtime.set(realtime);
+    }
+
+    /// After the commit: tells the WebSockets which streams moved, as `db::streams::append` returned them.
+    pub fn notify(&self, moved: impl IntoIterator<Item = (StreamId, u64)>) {
+        if let Some(realtime) = self.realtime.get() {
+            for (stream, head_seq) in moved {
+                realtime.stream_moved(stream, head_seq);
+            }
+        }
+    }
+
+    pub fn inbox_moved(&self, device: DeviceAddr) {
+        if let Some(realtime) = self.realtime.get() {
+            realtime.inbox_moved(device);
+        }
+    }
+
+    pub fn access_changed(&self, users: impl IntoIterator<Item = UserId>) {
+        if let Some(realtime) = self.realtime.get() {
+            for user in users {
+                realtime.access_changed(user);
+            }
+        }
+    }
+
+    pub fn sessions_revoked(&self, sessions: &[SessionId]) {
+        if let (Some(realtime), false) = (self.realtime.get(), sessions.is_empty()) {
+            realtime.sessions_revoked(sessions);
+        }
+    }
+
+    pub fn keys_low(&self, device: DeviceAddr, one_time: u32, kem: u32) {
+        if let Some(realtime) = self.realtime.get() {
+            realtime.keys_low(device, one_time, kem);
+        }
+    }
+
+    /// `/ready` says no from now on, and WebSockets are told to come back later.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        if let Some(realtime) = self.realtime.get() {
+            realtime.drain();
+        }
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}

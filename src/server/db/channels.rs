@@ -1,0 +1,1 @@
+//! Channels, DMs and each user's own view of them.

@@ -1,0 +1,1 @@
+//! Communities, groups and invitations.

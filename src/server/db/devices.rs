@@ -1,0 +1,1 @@
+//! Devices, identities, certificates and signed device lists.

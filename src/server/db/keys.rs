@@ -1,0 +1,1 @@
+//! Prekeys: stored once, given out at most once.

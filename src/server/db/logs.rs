@@ -1,0 +1,1 @@
+//! Membership logs, their members and bans.

@@ -1,0 +1,1 @@
+//! Rows of a channel's log; `append_rows()` is the one door into it.

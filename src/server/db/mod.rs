@@ -1,0 +1,254 @@
+//! The database: the pool, transactions, migrations, and one file of queries for each noun. No `diesel` anywhere else.
+//!
+//! Queries are functions of `&mut Conn` beside their row types and return `QueryResult`; [`Database::transaction`] is
+//! how handlers make several of them one.
+
+pub mod channels;
+pub mod communities;
+pub mod devices;
+pub mod inbox;
+pub mod keys;
+pub mod logs;
+pub mod messages;
+pub mod schema;
+pub mod sessions;
+pub mod streams;
+pub mod users;
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel::sql_types::BigInt;
+use diesel::QueryDsl as _;
+use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
+use diesel_async::pooled_connection::AsyncDieselConnectionManager;
+use diesel_async::pooled_connection::bb8::{Pool, PooledConnection, RunError};
+use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _, TransactionManager as _};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
+
+use crate::protocol::ids::EpochId;
+
+use super::error::ApiError;
+
+pub use diesel::QueryResult;
+
+/// What queries take.
+pub type Conn = AsyncPgConnection;
+/// A connection of the pool; `&mut` of it is a `&mut Conn`.
+pub type Connection<'a> = PooledConnection<'a, AsyncPgConnection>;
+
+pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
+
+/// "chat" and a version, for `pg_advisory_lock`: one server at a time migrates.
+const MIGRATION_LOCK: i64 = 0x6368_6174_0001;
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The pool. Cheap to clone.
+#[derive(Clone)]
+pub struct Database {
+    pool: Pool<AsyncPgConnection>,
+    epoch: EpochId,
+}
+
+impl Database {
+    /// # Errors
+    /// When the database cannot be reached within ten seconds.
+    pub async fn connect(url: &str, pool_size: u32) -> anyhow::Result<Self> {
+        let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new(with_settings(url));
+        let pool = Pool::builder()
+            .max_size(pool_size)
+            .connection_timeout(ACQUIRE_TIMEOUT)
+            .test_on_check_out(false)
+            .build(manager)
+            .await
+            .context("cannot connect to the database")?;
+        let epoch = {
+            let mut conn = pool.get().await.context("cannot connect to the database")?;
+            schema::instance::table.select(schema::instance::epoch).first::<uuid::Uuid>(&mut conn).await?
+        };
+        Ok(Self { pool, epoch: EpochId(epoch) })
+    }
+
+    pub const fn epoch(&self) -> EpochId {
+        self.epoch
+    }
+
+    /// A connection, within two seconds.
+    ///
+    /// # Errors
+    /// 503 `unavailable`.
+    pub async fn get(&self) -> Result<Connection<'_>, ApiError> {
+        self.pool.get().await.map_err(|error| {
+            match error {
+                RunError::TimedOut => tracing::warn!("no database connection within two seconds"),
+                RunError::User(cause) => tracing::warn!(%cause, "no database connection"),
+            }
+            ApiError::unavailable()
+        })
+    }
+
+    /// Runs the callback in one transaction: all of it is done, or nothing. What the callback refuses is rolled back.
+    ///
+    /// # Errors
+    /// The callback's; 503 when there is no database; `outcome_unknown` when the connection broke during the commit.
+    pub async fn transaction<R, F>(&self, callback: F) -> Result<R, ApiError>
+    where
+        R: Send,
+        for<'r> F: Work<&'r mut Conn, Result<R, ApiError>, Fut: Send> + Send,
+    {
+        let mut conn = self.get().await?;
+        transaction(&mut conn, callback).await
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// 503 `unavailable`.
+    pub async fn ping(&self) -> Result<(), ApiError> {
+        let mut conn = self.get().await?;
+        conn.batch_execute("SELECT 1").await.map_err(ApiError::from)
+    }
+}
+
+/// [`Database::transaction`] on a connection that is there already.
+///
+/// # Errors
+/// As [`Database::transaction`].
+pub async fn transaction<R, F>(conn: &mut Conn, callback: F) -> Result<R, ApiError>
+where
+    R: Send,
+    for<'r> F: Work<&'r mut Conn, Result<R, ApiError>, Fut: Send> + Send,
+{
+    type Manager = <AsyncPgConnection as diesel_async::AsyncConnection>::TransactionManager;
+    Manager::begin_transaction(conn).await?;
+    match callback(&mut *conn).await {
+        Ok(value) => match Manager::commit_transaction(conn).await {
+            Ok(()) => Ok(value),
+            // An answer of the server means that nothing was stored; silence means nothing.
+            Err(error) if is_connection_lost(&error) => {
+                tracing::warn!(cause = %error, "the connection broke during a commit");
+                Err(ApiError::outcome_unknown())
+            }
+            Err(error) => Err(error.into()),
+        },
+        Err(refusal) => {
+            // A connection that cannot roll back is broken, and the pool drops it.
+            if let Err(cause) = Manager::rollback_transaction(conn).await {
+                tracing::warn!(%cause, "a rollback failed");
+            }
+            Err(refusal)
+        }
+    }
+}
+
+/// An async closure whose future may move between threads: `async |conn| { … }`.
+pub trait Work<T, R>: AsyncFnOnce(T) -> R + FnOnce(T) -> <Self as Work<T, R>>::Fut {
+    type Fut: Future<Output = R>;
+}
+
+impl<F, T, Fut, R> Work<T, R> for F
+where
+    F: AsyncFnOnce(T) -> R + FnOnce(T) -> Fut,
+    Fut: Future<Output = R>,
+{
+    type Fut = Fut;
+}
+
+fn is_connection_lost(error: &DieselError) -> bool {
+    matches!(
+        error,
+        DieselError::DatabaseError(DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand, _)
+            | DieselError::BrokenTransactionManager
+    )
+}
+
+/// Whether a query failed because a row with this key is there already.
+pub fn is_unique_violation(error: &DieselError, constraint: &str) -> bool {
+    match error {
+        DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, info) => info.constraint_name() == Some(constraint),
+        _ => false,
+    }
+}
+
+impl From<DieselError> for ApiError {
+    fn from(error: DieselError) -> Self {
+        match &error {
+            DieselError::NotFound => Self::not_found(),
+            error if is_connection_lost(error) => {
+                tracing::warn!(cause = %error, "the database connection was lost");
+                Self::unavailable()
+            }
+            DieselError::DatabaseError(DatabaseErrorKind::ReadOnlyTransaction | DatabaseErrorKind::SerializationFailure, info) => {
+                tracing::warn!(cause = info.message(), "the database cannot write now");
+                Self::unavailable()
+            }
+            // Only the message of PostgreSQL and the constraint: details and hints repeat values of rows.
+            DieselError::DatabaseError(_, info) => {
+                Self::internal(format_args!("{} ({})", info.message(), info.constraint_name().unwrap_or("no constraint")))
+            }
+            error => Self::internal(error),
+        }
+    }
+}
+
+/// The settings that every connection has: commits are on disk, and no query runs away.
+fn with_settings(url: &str) -> String {
+    let options = "options=-c%20synchronous_commit%3Don%20-c%20statement_timeout%3D10s%20-c%20idle_in_transaction_session_timeout%3D15s\
+                   &application_name=chat&connect_timeout=5";
+    format!("{url}{}{options}", if url.contains('?') { '&' } else { '?' })
+}
+
+/// Brings the schema up to date, one server at a time.
+///
+/// # Errors
+/// When the database cannot be reached, is of a newer version of this program, or a migration fails.
+pub async fn migrate(url: &str) -> anyhow::Result<()> {
+    let connecting = AsyncPgConnection::establish(url);
+    let mut conn = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+        .await
+        .map_err(|_| anyhow::anyhow!("the database did not answer within ten seconds"))?
+        .context("cannot connect to the database: check server.database.url")?;
+    diesel::sql_query("SELECT pg_advisory_lock($1)").bind::<BigInt, _>(MIGRATION_LOCK).execute(&mut conn).await?;
+    // The wrapper blocks on its own, so it needs a thread that may.
+    tokio::task::spawn_blocking(move || -> anyhow::Result<()> {
+        let mut conn = AsyncConnectionWrapper::<AsyncPgConnection>::from(conn);
+        let failed = |cause| anyhow::anyhow!("a migration failed: {cause}");
+        refuse_newer_schema(&mut conn).map_err(failed)??;
+        let done = conn.run_pending_migrations(MIGRATIONS).map_err(failed)?;
+        for version in done {
+            tracing::info!(%version, "migrated");
+        }
+        Ok(())
+    })
+    .await?
+}
+
+type MigrationResult<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+fn refuse_newer_schema(conn: &mut AsyncConnectionWrapper<AsyncPgConnection>) -> MigrationResult<anyhow::Result<()>> {
+    use diesel::migration::{Migration as _, MigrationSource as _};
+    let known: Vec<String> = MIGRATIONS.migrations()?.iter().map(|m: &Box<dyn diesel::migration::Migration<diesel::pg::Pg>>| m.name().version().to_string()).collect();
+    for applied in conn.applied_migrations()? {
+        if !known.contains(&applied.to_string()) {
+            return Ok(Err(anyhow::anyhow!(
+                "the database has migration {applied}, which this version does not know: it belongs to a newer chat. Start that one"
+            )));
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// Undoes everything, newest first: what `chat migrate down` and the migration tests do.
+///
+/// # Errors
+/// When a migration cannot be undone.
+pub async fn revert_all(url: &str) -> anyhow::Result<()> {
+    let conn = AsyncPgConnection::establish(url).await.context("cannot connect to the database")?;
+    tokio::task::spawn_blocking(move || {
+        let mut conn = AsyncConnectionWrapper::<AsyncPgConnection>::from(conn);
+        conn.revert_all_migrations(MIGRATIONS).map(drop).map_err(|cause| anyhow::anyhow!("cannot undo a migration: {cause}"))
+    })
+    .await?
+}

@@ -1,0 +1,139 @@
+//! Rates, in memory and per process. A flood of new keys cannot grow the maps without bound: they are swept when they
+//! are big, and what is still too much is refused.
+
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+
+use crate::config::LimitsConfig;
+use crate::protocol::ids::UserId;
+
+use super::error::{ApiError, ApiResult};
+
+/// Keys that one limit remembers.
+const KEYS_MAX: usize = 100_000;
+
+/// A rate for each key.
+pub struct Rate<K: Hash + Eq + Clone> {
+    limiter: DefaultKeyedRateLimiter<K>,
+    clock: DefaultClock,
+}
+
+impl<K: Hash + Eq + Clone> Rate<K> {
+    /// `count` in `period`, of which `burst` may come at once.
+    ///
+    /// # Errors
+    /// When a number is 0 or the period too short for the count.
+    pub fn new(count: u32, period: Duration, burst: u32) -> anyhow::Result<Self> {
+        let (Some(count), Some(burst)) = (NonZeroU32::new(count), NonZeroU32::new(burst)) else {
+            anyhow::bail!("a rate limit must not be 0");
+        };
+        let quota = Quota::with_period(period / count.get()).map(|quota| quota.allow_burst(burst));
+        let Some(quota) = quota else { anyhow::bail!("a rate limit is too high") };
+        Ok(Self { limiter: RateLimiter::keyed(quota), clock: DefaultClock::default() })
+    }
+
+    /// Counts one.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub fn check(&self, key: &K) -> Result<(), Duration> {
+        self.sweep()?;
+        self.limiter.check_key(key).map_err(|not_until| not_until.wait_time_from(self.clock.now()))
+    }
+
+    fn sweep(&self) -> Result<(), Duration> {
+        if self.limiter.len() < KEYS_MAX {
+            return Ok(());
+        }
+        self.limiter.retain_recent();
+        if self.limiter.len() < KEYS_MAX { Ok(()) } else { Err(Duration::from_secs(1)) }
+    }
+}
+
+/// All rates of the REST interface.
+pub struct RateLimits {
+    by_address: Rate<Network>,
+    by_account: Rate<UserId>,
+    auth_by_address: Rate<Network>,
+}
+
+impl RateLimits {
+    /// # Errors
+    /// When a configured rate is 0 or cannot be kept.
+    pub fn new(config: &LimitsConfig) -> anyhow::Result<Self> {
+        let second = Duration::from_secs(1);
+        Ok(Self {
+            by_address: Rate::new(config.requests_per_s, second, config.requests_burst)?,
+            by_account: Rate::new(config.requests_per_s, second, config.requests_burst)?,
+            auth_by_address: Rate::new(config.auth_per_minute, Duration::from_secs(60), config.auth_per_minute)?,
+        })
+    }
+
+    /// Every request.
+    ///
+    /// # Errors
+    /// 429 `rate_limited`.
+    pub fn check_address(&self, address: IpAddr) -> ApiResult<()> {
+        self.by_address.check(&Network::of(address)).map_err(ApiError::rate_limited)
+    }
+
+    /// Every request with a login.
+    ///
+    /// # Errors
+    /// 429 `rate_limited`.
+    pub fn check_account(&self, user: UserId) -> ApiResult<()> {
+        self.by_account.check(&user).map_err(ApiError::rate_limited)
+    }
+
+    /// Requests that try a password or a code.
+    ///
+    /// # Errors
+    /// 429 `rate_limited`.
+    pub fn check_auth(&self, address: IpAddr) -> ApiResult<()> {
+        self.auth_by_address.check(&Network::of(address)).map_err(ApiError::rate_limited)
+    }
+}
+
+/// What one person has of addresses: an IPv4 address, or a /64 of IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Network(IpAddr);
+
+impl Network {
+    pub fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V6(v6) => {
+                let [a, b, c, d, ..] = v6.segments();
+                Self(IpAddr::from([a, b, c, d, 0, 0, 0, 0]))
+            }
+            v4 => Self(v4),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_refuses_what_is_over_its_burst_and_says_how_long_to_wait() {
+        let rate = Rate::new(1, Duration::from_secs(60), 2).unwrap();
+        assert!(rate.check(&1).is_ok() && rate.check(&1).is_ok());
+        let wait = rate.check(&1).unwrap_err();
+        assert!(wait > Duration::from_secs(50) && wait <= Duration::from_secs(60), "{wait:?}");
+        assert!(rate.check(&2).is_ok(), "another key has its own rate");
+    }
+
+    #[test]
+    fn one_ipv6_subscriber_is_one_network() {
+        let of = |text: &str| Network::of(text.parse().unwrap());
+        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
+        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        assert_eq!(of("::ffff:1.2.3.4"), of("1.2.3.4"));
+        assert_ne!(of("1.2.3.4"), of("1.2.3.5"));
+    }
+}

@@ -1,0 +1,118 @@
+//! Every feature in reading order, and the layers around all of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
+use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::timeout::RequestBodyTimeoutLayer;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::protocol::limits::BODY_MAX;
+use crate::protocol::{BASE_PATH, error::ErrorCode};
+
+use super::api;
+use super::app::AppState;
+use super::error::ApiError;
+use super::extract::Client;
+
+/// The whole REST interface with its description.
+fn features() -> (Router<AppState>, OpenApi) {
+    let v1 = OpenApiRouter::default()
+        // who you are
+        .merge(api::auth::routes())
+        .merge(api::account::routes())
+        .merge(api::devices::routes())
+        .merge(api::keys::routes())
+        .merge(api::users::routes())
+        // where you talk
+        .merge(api::communities::routes())
+        .merge(api::groups::routes())
+        .merge(api::channels::routes())
+        .merge(api::dms::routes())
+        .merge(api::invites::routes())
+        .merge(api::logs::routes())
+        // what you say
+        .merge(api::messages::routes())
+        .merge(api::sync::routes())
+        .merge(api::ws::routes());
+    // who keeps it running
+    OpenApiRouter::default().merge(api::health::routes()).nest(BASE_PATH, v1).split_for_parts()
+}
+
+/// The router that the server serves and the tests call.
+pub fn router(app: AppState) -> Router {
+    let (features, openapi) = features();
+    let layers = ServiceBuilder::new()
+        .layer(SetRequestIdLayer::new(REQUEST_ID, NewRequestId))
+        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+        .layer(from_fn_with_state(Arc::clone(&app), access_log))
+        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
+            ApiError::internal("a handler panicked").into_response()
+        }))
+        .layer(SetResponseHeaderLayer::overriding(header::CACHE_CONTROL, HeaderValue::from_static("no-store")))
+        .layer(SetResponseHeaderLayer::overriding(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(from_fn_with_state(Arc::clone(&app), address_limit));
+    features
+        .merge(api::health::openapi(openapi))
+        .fallback(async || ApiError::not_found())
+        .method_not_allowed_fallback(async || method_not_allowed())
+        .layer(RequestBodyTimeoutLayer::new(Duration::from_secs(10)))
+        .layer(layers)
+        .with_state(app)
+}
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Ids of our own: one from outside could carry anything into the log.
+#[derive(Clone, Copy)]
+struct NewRequestId;
+
+impl MakeRequestId for NewRequestId {
+    fn make_request_id<B>(&mut self, _: &axum::http::Request<B>) -> Option<RequestId> {
+        HeaderValue::from_str(&uuid::Uuid::now_v7().to_string()).ok().map(RequestId::new)
+    }
+}
+
+fn method_not_allowed() -> Response {
+    let mut response = ApiError::new(ErrorCode::InvalidRequest, "this path does not take this method").into_response();
+    *response.status_mut() = axum::http::StatusCode::METHOD_NOT_ALLOWED;
+    response
+}
+
+async fn address_limit(State(app): State<AppState>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let client = Client::of(&parts, &app.config.trusted_proxies);
+    match app.limits.check_address(client.address) {
+        Ok(()) => next.run(Request::from_parts(parts, body)).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+/// One line for each request: the matched path, never the real one with its ids and codes, and no query.
+async fn access_log(State(_): State<AppState>, mut request: Request, next: Next) -> Response {
+    // An id from outside is not taken over.
+    let started = std::time::Instant::now();
+    let method = request.method().clone();
+    let path = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
+    let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).unwrap_or("-").to_owned();
+    request.headers_mut().remove(&REQUEST_ID);
+    let response = next.run(request).await;
+    let status = response.status().as_u16();
+    let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    if status >= 500 {
+        tracing::warn!(request.id = %id, http.method = %method, http.route = %path, http.status = status, ms, "request");
+    } else {
+        tracing::info!(request.id = %id, http.method = %method, http.route = %path, http.status = status, ms, "request");
+    }
+    response
+}
