@@ -279,7 +279,8 @@ fn registration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Reg
 
 /// The content of a secret's file, without the line end.
 fn read_secret(key: &str, path: &Path) -> Result<String, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|e| ConfigError::value(key, format!("cannot read {}: {e}", path.display())))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|e| ConfigError::value(key, format!("cannot read {}: {e}", path.display())))?;
     Ok(text.trim().to_owned())
 }
 

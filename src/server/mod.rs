@@ -31,7 +31,11 @@ use crate::config::Config;
 ///
 /// # Errors
 /// When the database cannot be reached or has a newer schema, or the secret cannot be read.
-pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
     let url = config.server.database.url.clone();
     if !url.is_empty() {
         return serve(config, &url, listener, shutdown).await;

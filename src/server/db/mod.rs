@@ -18,13 +18,15 @@ pub mod users;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use diesel::QueryDsl as _;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::sql_types::BigInt;
-use diesel::QueryDsl as _;
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use diesel_async::pooled_connection::AsyncDieselConnectionManager;
 use diesel_async::pooled_connection::bb8::{Pool, PooledConnection, RunError};
-use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _, TransactionManager as _};
+use diesel_async::{
+    AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _, TransactionManager as _,
+};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 
 use crate::protocol::ids::EpochId;
@@ -180,7 +182,10 @@ impl From<DieselError> for ApiError {
                 tracing::warn!(cause = %error, "the database connection was lost");
                 Self::unavailable()
             }
-            DieselError::DatabaseError(DatabaseErrorKind::ReadOnlyTransaction | DatabaseErrorKind::SerializationFailure, info) => {
+            DieselError::DatabaseError(
+                DatabaseErrorKind::ReadOnlyTransaction | DatabaseErrorKind::SerializationFailure,
+                info,
+            ) => {
                 tracing::warn!(cause = info.message(), "the database cannot write now");
                 Self::unavailable()
             }
@@ -229,7 +234,11 @@ type MigrationResult<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 fn refuse_newer_schema(conn: &mut AsyncConnectionWrapper<AsyncPgConnection>) -> MigrationResult<anyhow::Result<()>> {
     use diesel::migration::{Migration as _, MigrationSource as _};
-    let known: Vec<String> = MIGRATIONS.migrations()?.iter().map(|m: &Box<dyn diesel::migration::Migration<diesel::pg::Pg>>| m.name().version().to_string()).collect();
+    let known: Vec<String> = MIGRATIONS
+        .migrations()?
+        .iter()
+        .map(|m: &Box<dyn diesel::migration::Migration<diesel::pg::Pg>>| m.name().version().to_string())
+        .collect();
     for applied in conn.applied_migrations()? {
         if !known.contains(&applied.to_string()) {
             return Ok(Err(anyhow::anyhow!(
