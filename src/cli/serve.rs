@@ -1,15 +1,151 @@
-//! `chat serve`: the server in the foreground.
+//! `chat serve`: the server in the foreground, with a database of its own when none is configured.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
 
 use clap::Args;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
 
 use super::Globals;
 use crate::client::model::{Problem, ProblemKind};
+use crate::config::{Config, LogConfig, LogFormat, Sources};
+use crate::server;
+use crate::server::postgres::{Cluster, Options};
 
 #[derive(Debug, Args)]
-pub struct ServeArgs {}
+pub struct ServeArgs {
+    /// Address and port to listen on; port 0 takes a free one [server.listen]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// Where the server keeps its files [server.data_dir]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Who may make an account [server.registration]
+    #[arg(long, value_parser = ["open", "invite", "closed"])]
+    registration: Option<String>,
+    /// Check the configuration and leave: exit 0, or 1 with what is wrong
+    #[arg(long)]
+    check_config: bool,
+}
+
+impl ServeArgs {
+    /// The flags as configuration keys: the last and strongest layer.
+    fn flags(&self) -> Vec<(String, String)> {
+        [
+            ("server.listen", self.listen.clone()),
+            ("server.data_dir", self.data_dir.as_ref().map(|dir| dir.to_string_lossy().into_owned())),
+            ("server.registration", self.registration.clone()),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.to_owned(), value?)))
+        .collect()
+    }
+}
 
 /// # Errors
-/// When the server could not start or stopped with an error.
-pub fn run(_args: ServeArgs, _globals: &Globals) -> Result<(), Problem> {
-    Err(Problem::new(ProblemKind::Failed, "this build has no server"))
+/// When the configuration is wrong, or the server could not start or stopped with an error.
+pub fn run(args: ServeArgs, globals: &Globals) -> Result<(), Problem> {
+    let config = Config::load(&Sources::from_process(globals.config.clone(), args.flags()))
+        .map_err(|e| Problem::new(ProblemKind::Failed, e.to_string()).hint("Every key is explained in config.example.toml."))?;
+    if args.check_config {
+        return Ok(());
+    }
+    start_log(&config.server.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Problem::new(ProblemKind::Failed, format!("cannot start: {e}")))?;
+    let result = runtime.block_on(serve(config));
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(config: Config) -> Result<(), Problem> {
+    let shutdown = shutdown_signal()?;
+    // The port first: it is the quickest to fail.
+    let listener = listen(&config.server.listen).await?;
+    let url = config.server.database.url.clone();
+    let (url, cluster) = if url.is_empty() {
+        let cluster = start_cluster(&config).await?;
+        (cluster.url().to_owned(), Some(cluster))
+    } else {
+        (url, None)
+    };
+    let result = server::serve(config, &url, listener, shutdown).await;
+    if let Some(cluster) = cluster {
+        // The cluster outlives the last commit.
+        let _ = tokio::task::spawn_blocking(move || cluster.stop()).await;
+    }
+    result.map_err(|e| {
+        Problem::new(ProblemKind::Failed, format!("{e:#}")).hint("`chat doctor` checks the database, the port and the configuration.")
+    })
+}
+
+async fn listen(address: &str) -> Result<TcpListener, Problem> {
+    TcpListener::bind(address).await.map_err(|e| {
+        let problem = Problem::new(ProblemKind::Failed, format!("cannot listen on {address}: {e}"));
+        match e.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                problem.hint("Another program uses this port: stop it, or choose another with --listen or server.listen.")
+            }
+            std::io::ErrorKind::PermissionDenied => problem.hint("Ports below 1024 need a privilege: choose a higher one."),
+            _ => problem.hint("server.listen is an address and a port, such as 127.0.0.1:8008."),
+        }
+    })
+}
+
+async fn start_cluster(config: &Config) -> Result<Cluster, Problem> {
+    let mut options = Options::new(config.server.data_dir());
+    // The pool, the writer, the migrations, and a few for an administrator with psql.
+    options.max_connections = config.server.database.pool_size + 10;
+    let started = tokio::task::spawn_blocking(move || Cluster::start(&options)).await;
+    match started {
+        Ok(Ok(cluster)) => Ok(cluster),
+        Ok(Err(error)) => Err(Problem::new(ProblemKind::Failed, error.to_string())
+            .hint("The log is postgres.log in the data directory; database.url uses a server of yours instead.")),
+        Err(error) => Err(Problem::new(ProblemKind::Failed, format!("the start of PostgreSQL broke off: {error}"))),
+    }
+}
+
+/// SIGTERM or SIGINT begins the drain; a second one ends the process at once.
+fn shutdown_signal() -> Result<impl Future<Output = ()> + Send + 'static, Problem> {
+    let install = |kind| signal(kind).map_err(|e| Problem::new(ProblemKind::Failed, format!("cannot handle signals: {e}")));
+    let mut terminate = install(SignalKind::terminate())?;
+    let mut interrupt = install(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::warn!("second signal: ending at once");
+            std::process::exit(130);
+        });
+    })
+}
+
+/// Log lines carry ids and never content; control characters in them are escaped by the formatters.
+fn start_log(config: &LogConfig) -> Result<(), Problem> {
+    let filter = EnvFilter::try_new(&config.level).map_err(|e| {
+        Problem::new(ProblemKind::Failed, format!("server.log.level: {e}")).hint("Such as info, debug, or info,chat::server=debug.")
+    })?;
+    let terminal = std::io::stderr().is_terminal();
+    let json = match config.format {
+        LogFormat::Auto => !terminal,
+        LogFormat::Json => true,
+        LogFormat::Text => false,
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if json {
+        builder.json().flatten_event(true).init();
+    } else {
+        builder.with_ansi(terminal && std::env::var_os("NO_COLOR").is_none()).init();
+    }
+    Ok(())
 }

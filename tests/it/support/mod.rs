@@ -1,1 +1,3 @@
 //! Servers, databases, identities and terminals for the tests.
+
+pub mod database;
