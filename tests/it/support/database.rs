@@ -91,3 +91,12 @@ fn remove_leftovers() {
         }
     }
 }
+
+#[tokio::test]
+async fn each_test_has_a_migrated_database_of_its_own() {
+    let (one, two) = (TestDatabase::new().await, TestDatabase::new().await);
+    assert_ne!(one.url, two.url);
+    let (client, connection) = tokio_postgres::connect(&two.url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    assert_eq!(client.query_one("SELECT count(*) FROM users", &[]).await.unwrap().get::<_, i64>(0), 0);
+}
