@@ -79,7 +79,8 @@ async fn serve(config: Config) -> Result<(), Problem> {
         let _ = tokio::task::spawn_blocking(move || cluster.stop()).await;
     }
     result.map_err(|e| {
-        Problem::new(ProblemKind::Failed, format!("{e:#}")).hint("`chat doctor` checks the database, the port and the configuration.")
+        Problem::new(ProblemKind::Failed, format!("{e:#}"))
+            .hint("`chat doctor` checks the database, the port and the configuration.")
     })
 }
 
@@ -133,7 +134,8 @@ fn shutdown_signal() -> Result<impl Future<Output = ()> + Send + 'static, Proble
 /// Log lines carry ids and never content; control characters in them are escaped by the formatters.
 fn start_log(config: &LogConfig) -> Result<(), Problem> {
     let filter = EnvFilter::try_new(&config.level).map_err(|e| {
-        Problem::new(ProblemKind::Failed, format!("server.log.level: {e}")).hint("Such as info, debug, or info,chat::server=debug.")
+        Problem::new(ProblemKind::Failed, format!("server.log.level: {e}"))
+            .hint("Such as info, debug, or info,chat::server=debug.")
     })?;
     let terminal = std::io::stderr().is_terminal();
     let json = match config.format {
