@@ -15,6 +15,7 @@ pub mod padding;
 pub mod ratchet;
 pub mod secret;
 pub mod signature;
+pub mod vault;
 pub mod wire;
 
 pub use error::Error;

@@ -18,8 +18,10 @@ use super::model::MessageRef;
 #[cfg(test)]
 pub mod conformance;
 pub mod memory;
+pub mod sqlite;
 
 pub use memory::MemoryStore;
+pub use sqlite::SqliteStore;
 
 /// A stored value: it may hold key material, so it is wiped when dropped.
 pub type Value = Zeroizing<Vec<u8>>;

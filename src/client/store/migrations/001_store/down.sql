@@ -1,0 +1,3 @@
+DROP TABLE words;
+DROP TABLE messages;
+DROP TABLE records;
