@@ -33,6 +33,26 @@ pub enum RowKind {
 }
 
 impl RowKind {
+    /// The name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Message => "message",
+            Self::Edit => "edit",
+            Self::Reaction => "reaction",
+            Self::Delete => "delete",
+            Self::Pin => "pin",
+            Self::Unpin => "unpin",
+            Self::Poll => "poll",
+            Self::PollVote => "poll_vote",
+            Self::PollClose => "poll_close",
+            Self::Member => "member",
+            Self::Channel => "channel",
+            Self::Webhook => "webhook",
+            Self::System => "system",
+            Self::Unknown => "unknown",
+        }
+    }
+
     /// Kinds that a client may send, as opposed to those that the server writes.
     pub const fn is_sendable(self) -> bool {
         matches!(

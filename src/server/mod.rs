@@ -11,6 +11,7 @@ pub mod extract;
 pub mod limits;
 pub mod permission;
 pub mod postgres;
+pub mod realtime;
 pub mod router;
 pub mod secret;
 pub mod token;

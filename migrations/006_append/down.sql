@@ -1,0 +1,2 @@
+DROP FUNCTION erase_expired, append_server_rows, append_rows, stale_devices, erase_rows, lock_channels, pin_count;
+DROP INDEX messages_pins;

@@ -1,0 +1,254 @@
+-- The one door into a channel's log. Nothing else inserts into messages or message_copies, or moves a channel's head.
+--
+-- Order of locks, for everybody: logs, streams, channel_heads, each in ascending order of ids, then the rest.
+-- A send holds its channel's membership log FOR SHARE until it has committed; whoever changes membership holds it FOR UPDATE.
+-- So no row of somebody who was removed has a seq after the removal. Every statement below has a snapshot of its own and sees
+-- what was committed before the locks were taken.
+
+CREATE INDEX messages_pins ON messages (channel_id, target_id, seq) WHERE kind IN ('pin', 'unpin');
+
+-- How many messages are pinned: the newest of a message's pin and unpin rows counts.
+CREATE FUNCTION pin_count(p_channel uuid) RETURNS bigint LANGUAGE sql STABLE AS $$
+    SELECT count(*) FROM (
+        SELECT DISTINCT ON (target_id) kind FROM messages
+         WHERE channel_id = p_channel AND kind IN ('pin', 'unpin') AND deleted_at IS NULL
+         ORDER BY target_id, seq DESC
+    ) newest WHERE kind = 'pin'
+$$;
+
+-- Takes the locks of a write into these channels, in the order that everybody keeps.
+CREATE FUNCTION lock_channels(p_channel uuid[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM 1 FROM logs
+      WHERE id IN (SELECT c.log_id FROM channels c WHERE c.id = ANY (p_channel) AND c.log_id IS NOT NULL)
+      ORDER BY id FOR SHARE;
+    PERFORM 1 FROM channel_heads WHERE channel_id = ANY (p_channel) ORDER BY channel_id FOR NO KEY UPDATE;
+END
+$$;
+
+-- A deleted or expired row keeps its place and says nothing any more (protocol 9.7).
+CREATE FUNCTION erase_rows(p_channel uuid, p_seq bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE messages
+       SET ciphertext = NULL, nonce = NULL, body = NULL, file_ids = '{}', thread_id = NULL, reply_to_id = NULL,
+           expires_at = NULL, deleted_at = date_trunc('milliseconds', clock_timestamp())
+     WHERE channel_id = p_channel AND seq = ANY (p_seq) AND deleted_at IS NULL;
+    DELETE FROM message_copies WHERE channel_id = p_channel AND seq = ANY (p_seq);
+END
+$$;
+
+-- What is wrong with the copies of the direct messages of a batch: null where nothing is, else the details of `stale_devices`.
+-- Wanted are all devices of both people but the one that sends; given are copies and skipped devices together.
+CREATE FUNCTION stale_devices(
+    p_channel uuid[], p_user uuid[], p_device integer[],
+    c_row integer[], c_user uuid[], c_device integer[], l_row integer[], l_user uuid[], l_seq bigint[]
+) RETURNS jsonb[] LANGUAGE sql STABLE AS $$
+    WITH asked AS (
+        SELECT a.ord, a.user_id, a.device_id, c.dm_low, c.dm_high
+          FROM unnest(p_channel, p_user, p_device) WITH ORDINALITY AS a (channel_id, user_id, device_id, ord)
+          LEFT JOIN channels c ON c.id = a.channel_id AND c.kind = 'dm'
+    ), wanted AS (
+        SELECT a.ord, d.user_id, d.device_id
+          FROM asked a JOIN devices d ON d.user_id IN (a.dm_low, a.dm_high)
+         WHERE NOT (d.user_id = a.user_id AND d.device_id = a.device_id)
+    ), given AS (
+        SELECT g.ord, g.user_id, g.device_id FROM unnest(c_row, c_user, c_device) AS g (ord, user_id, device_id)
+    ), missing AS (
+        SELECT ord, jsonb_agg(jsonb_build_object('user_id', user_id, 'device_id', device_id)) AS list
+          FROM (SELECT * FROM wanted EXCEPT SELECT * FROM given) m GROUP BY ord
+    ), extra AS (
+        SELECT ord, jsonb_agg(jsonb_build_object('user_id', user_id, 'device_id', device_id)) AS list
+          FROM (SELECT * FROM given EXCEPT SELECT * FROM wanted) e GROUP BY ord
+    ), heads AS (
+        SELECT a.ord, jsonb_object_agg(i.user_id, i.head_seq) AS list
+          FROM asked a JOIN identities i ON i.user_id IN (a.dm_low, a.dm_high) AND i.current GROUP BY a.ord
+    ), old AS (
+        SELECT DISTINCT a.ord FROM asked a JOIN unnest(l_row, l_user, l_seq) AS l (ord, user_id, seq) ON l.ord = a.ord
+          LEFT JOIN identities i ON i.user_id = l.user_id AND i.current
+         WHERE l.seq IS DISTINCT FROM coalesce(i.head_seq, 0)
+    )
+    SELECT array_agg(
+        CASE WHEN a.dm_low IS NOT NULL AND (missing.ord IS NOT NULL OR extra.ord IS NOT NULL OR old.ord IS NOT NULL) THEN
+            jsonb_build_object('missing', coalesce(missing.list, '[]'), 'extra', coalesce(extra.list, '[]'),
+                               'device_lists', coalesce(heads.list, '{}'))
+        END ORDER BY a.ord)
+      FROM asked a LEFT JOIN missing USING (ord) LEFT JOIN extra USING (ord) LEFT JOIN heads USING (ord) LEFT JOIN old USING (ord)
+$$;
+
+-- A batch of sends over several channels, in the order of the arrays; one answer for each, by its place (`ord`, from 1).
+-- The caller sees to it that no id occurs twice in a batch and that no row aims at another row of the same batch.
+-- c_*: copies and skipped devices of direct messages (skipped: ciphertext null); l_*: the device lists they were made for.
+--
+-- code: `ok`, `duplicate`, or the error code of the protocol; detail: what belongs to it. log_id is null in a DM.
+CREATE FUNCTION append_rows(
+    p_id uuid[], p_channel uuid[], p_kind text[], p_user uuid[], p_device integer[],
+    p_thread uuid[], p_reply uuid[], p_target uuid[], p_ciphertext bytea[], p_nonce bytea[], p_files text[],
+    p_hash bytea[], p_epoch bigint[], p_expires_in integer[], p_limited boolean[],
+    c_row integer[], c_user uuid[], c_device integer[], c_ciphertext bytea[], c_nonce bytea[],
+    l_row integer[], l_user uuid[], l_seq bigint[]
+) RETURNS TABLE (
+    ord integer, code text, seq bigint, created_ms bigint, log_id uuid, log_seq bigint, shrink_seq bigint, expires_ms bigint, detail text
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v_now timestamptz;
+    v_stale jsonb[];
+BEGIN
+    PERFORM lock_channels(p_channel);
+    v_now := date_trunc('milliseconds', clock_timestamp());
+    IF cardinality(c_row) > 0 OR cardinality(l_row) > 0
+       OR EXISTS (SELECT 1 FROM channels c WHERE c.id = ANY (p_channel) AND c.kind = 'dm') THEN
+        v_stale := stale_devices(p_channel, p_user, p_device, c_row, c_user, c_device, l_row, l_user, l_seq);
+    END IF;
+
+    RETURN QUERY
+    WITH asked AS (
+        SELECT * FROM unnest(p_id, p_channel, p_kind, p_user, p_device, p_thread, p_reply, p_target, p_ciphertext, p_nonce, p_files,
+                             p_hash, p_epoch, p_expires_in, p_limited) WITH ORDINALITY
+            AS a (id, channel_id, kind, user_id, device_id, thread_id, reply_to_id, target_id, ciphertext, nonce, files,
+                  hash, epoch, expires_in, limited, ord)
+    ), judged AS MATERIALIZED (
+        SELECT a.ord, a.id, a.channel_id, c.log_id, l.head_seq AS log_seq, l.shrink_seq, h.head_seq, c.slow_mode_s,
+               greatest(v_now, date_trunc('milliseconds', h.last_at)) AS now_at,
+               least(a.expires_in, c.message_ttl_s) AS ttl, old.seq AS old_seq, old.created_at AS old_at, s.timed_out_until,
+               s.last_sent_at,
+               CASE
+                 WHEN h.channel_id IS NULL OR c.deleted_at IS NOT NULL THEN 'not_found'
+                 WHEN c.kind = 'dm' AND a.user_id NOT IN (c.dm_low, c.dm_high) THEN 'not_found'
+                 WHEN c.kind <> 'dm' AND m.user_id IS NULL THEN
+                   CASE WHEN EXISTS (SELECT 1 FROM bans b WHERE b.log_id = c.log_id AND b.user_id = a.user_id)
+                        THEN 'banned' ELSE 'not_found' END
+                 WHEN old.id IS NOT NULL THEN
+                   CASE WHEN old.channel_id = a.channel_id AND old.sender_id = a.user_id AND old.sender_device = a.device_id
+                             AND old.content_hash = a.hash THEN 'duplicate' ELSE 'id_reused' END
+                 WHEN d.device_id IS NULL THEN 'forbidden'
+                 WHEN a.limited THEN 'rate_limited'
+                 WHEN u.suspended_at IS NOT NULL OR u.deleted_at IS NOT NULL THEN 'suspended'
+                 WHEN s.timed_out_until > v_now THEN 'timed_out'
+                 WHEN c.archived AND a.kind <> 'delete' THEN 'archived'
+                 WHEN (c.read_only OR c.kind = 'announcement') AND m.role < 1 AND a.kind <> 'delete' THEN 'read_only'
+                 WHEN c.kind = 'dm' AND EXISTS (
+                        SELECT 1 FROM blocks b WHERE (b.user_id, b.blocked_id) IN ((c.dm_low, c.dm_high), (c.dm_high, c.dm_low))
+                      ) THEN 'blocked'
+                 WHEN (c.kind = 'dm') <> (a.ciphertext IS NULL) AND a.kind NOT IN ('pin', 'unpin') THEN 'validation'
+                 WHEN a.epoch > l.head_seq THEN 'validation'
+                 WHEN a.epoch < l.shrink_seq THEN 'stale_log'
+                 WHEN a.target_id IS NOT NULL AND t.id IS NULL THEN 'not_found'
+                 WHEN a.target_id IS NOT NULL AND t.deleted_at IS NOT NULL AND a.kind NOT IN ('delete', 'unpin') THEN 'not_found'
+                 WHEN a.kind IN ('edit', 'reaction', 'poll_vote', 'delete') AND t.sender_id IS NULL AND t.kind <> 'webhook' THEN 'forbidden'
+                 WHEN a.kind = 'edit' AND t.sender_id IS DISTINCT FROM a.user_id THEN 'forbidden'
+                 WHEN a.kind = 'delete' AND t.sender_id IS DISTINCT FROM a.user_id AND coalesce(m.role, 0) < 1 THEN 'forbidden'
+                 WHEN a.kind IN ('pin', 'unpin') AND c.kind <> 'dm' AND m.role < 1 THEN 'forbidden'
+                 WHEN a.kind = 'pin' AND pin_count(a.channel_id) >= 50 THEN 'conflict'
+                 WHEN c.slow_mode_s > 0 AND m.role < 1 AND a.kind IN ('message', 'poll') AND (
+                        s.last_sent_at + make_interval(secs => c.slow_mode_s) > v_now
+                        OR EXISTS (SELECT 1 FROM unnest(p_channel, p_user) WITH ORDINALITY AS e (channel_id, user_id, ord)
+                                    WHERE e.ord < a.ord AND e.channel_id = a.channel_id AND e.user_id = a.user_id)
+                      ) THEN 'slow_mode'
+                 WHEN a.kind NOT IN ('pin', 'unpin') AND v_stale[a.ord] IS NOT NULL THEN 'stale_devices'
+                 ELSE 'ok'
+               END AS code
+          FROM asked a
+          LEFT JOIN channels c ON c.id = a.channel_id
+          LEFT JOIN channel_heads h ON h.channel_id = c.id
+          LEFT JOIN logs l ON l.id = c.log_id
+          LEFT JOIN members m ON m.log_id = c.log_id AND m.user_id = a.user_id
+          LEFT JOIN users u ON u.id = a.user_id
+          LEFT JOIN devices d ON d.user_id = a.user_id AND d.device_id = a.device_id
+          LEFT JOIN channel_states s ON s.channel_id = c.id AND s.user_id = a.user_id
+          LEFT JOIN messages old ON old.id = a.id
+          LEFT JOIN messages t ON t.id = a.target_id AND t.channel_id = a.channel_id
+    ), numbered AS MATERIALIZED (
+        SELECT j.ord, j.head_seq + row_number() OVER (PARTITION BY j.channel_id ORDER BY j.ord) AS seq
+          FROM judged j WHERE j.code = 'ok'
+    ), stored AS (
+        INSERT INTO messages (channel_id, seq, id, log_seq, kind, sender_id, sender_device, thread_id, reply_to_id, target_id,
+                              ciphertext, nonce, file_ids, content_hash, created_at, expires_at)
+        SELECT j.channel_id, n.seq, a.id, j.log_seq, a.kind, a.user_id, a.device_id, a.thread_id, a.reply_to_id, a.target_id,
+               a.ciphertext, a.nonce, coalesce(a.files::uuid[], '{}'), a.hash, j.now_at, j.now_at + make_interval(secs => j.ttl)
+          FROM numbered n JOIN judged j USING (ord) JOIN asked a USING (ord)
+         ORDER BY n.ord
+    ), copied AS (
+        INSERT INTO message_copies (channel_id, seq, user_id, device_id, ciphertext, nonce)
+        SELECT j.channel_id, n.seq, g.user_id, g.device_id, g.ciphertext, g.nonce
+          FROM unnest(c_row, c_user, c_device, c_ciphertext, c_nonce) AS g (ord, user_id, device_id, ciphertext, nonce)
+          JOIN numbered n USING (ord) JOIN judged j USING (ord)
+         WHERE g.ciphertext IS NOT NULL
+    ), moved AS (
+        UPDATE channel_heads h SET head_seq = n.head_seq, last_at = n.now_at
+          FROM (SELECT j.channel_id, max(n.seq) AS head_seq, max(j.now_at) AS now_at
+                  FROM numbered n JOIN judged j USING (ord) GROUP BY j.channel_id) n
+         WHERE h.channel_id = n.channel_id
+    ), slowed AS (
+        INSERT INTO channel_states AS s (channel_id, user_id, last_sent_at)
+        SELECT DISTINCT ON (a.channel_id, a.user_id) a.channel_id, a.user_id, j.now_at
+          FROM judged j JOIN asked a USING (ord) WHERE j.code = 'ok' AND j.slow_mode_s > 0 AND a.kind IN ('message', 'poll')
+        ON CONFLICT (channel_id, user_id) DO UPDATE SET last_sent_at = EXCLUDED.last_sent_at
+    )
+    SELECT j.ord::integer, j.code,
+           CASE j.code WHEN 'ok' THEN n.seq WHEN 'duplicate' THEN j.old_seq END,
+           (extract(epoch FROM CASE j.code WHEN 'ok' THEN j.now_at WHEN 'duplicate' THEN j.old_at END) * 1000)::bigint,
+           j.log_id, j.log_seq, j.shrink_seq, (extract(epoch FROM j.now_at) * 1000)::bigint + j.ttl::bigint * 1000,
+           CASE j.code
+             WHEN 'stale_log' THEN jsonb_build_object('head_seq', j.log_seq)
+             WHEN 'stale_devices' THEN v_stale[j.ord]
+             WHEN 'timed_out' THEN jsonb_build_object('retry_after_ms', ceil(extract(epoch FROM j.timed_out_until - v_now) * 1000)::bigint)
+             WHEN 'slow_mode' THEN jsonb_build_object('retry_after_ms', greatest(1, ceil(extract(epoch FROM
+                    coalesce(j.last_sent_at, v_now) + make_interval(secs => j.slow_mode_s) - v_now) * 1000)::bigint))
+           END::text
+      FROM judged j LEFT JOIN numbered n USING (ord);
+
+    -- A delete takes effect at once: its target, and all that was aimed at it but the deletes themselves.
+    IF 'delete' = ANY (p_kind) THEN
+        PERFORM erase_rows(gone.channel_id, array_agg(gone.seq)) FROM (
+            SELECT r.channel_id, r.seq
+              FROM messages d JOIN messages r ON r.channel_id = d.channel_id AND (r.id = d.target_id OR r.target_id = d.target_id)
+             WHERE d.id = ANY (p_id) AND d.kind = 'delete' AND r.kind <> 'delete' AND r.deleted_at IS NULL
+        ) gone GROUP BY gone.channel_id;
+    END IF;
+END
+$$;
+
+-- Rows that the server writes itself: `member`, `channel`, `system`, `webhook`, `poll_close`. Called inside the transaction that
+-- makes the change they tell of, as its last step; they lock heads only. A known id is answered with its place.
+CREATE FUNCTION append_server_rows(p_id uuid[], p_channel uuid[], p_kind text[], p_target uuid[], p_body text[])
+RETURNS TABLE (channel_id uuid, seq bigint) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM 1 FROM channel_heads WHERE channel_id = ANY (p_channel) ORDER BY channel_id FOR NO KEY UPDATE;
+    RETURN QUERY
+    WITH asked AS (
+        SELECT * FROM unnest(p_id, p_channel, p_kind, p_target, p_body) WITH ORDINALITY AS a (id, channel_id, kind, target_id, body, ord)
+    ), placed AS MATERIALIZED (
+        SELECT a.ord, a.channel_id, old.seq AS old_seq, l.head_seq AS log_seq,
+               greatest(date_trunc('milliseconds', clock_timestamp()), date_trunc('milliseconds', h.last_at)) AS now_at,
+               h.head_seq + row_number() OVER (PARTITION BY a.channel_id, old.id IS NULL ORDER BY a.ord) AS new_seq
+          FROM asked a
+          JOIN channels c ON c.id = a.channel_id
+          JOIN channel_heads h ON h.channel_id = c.id
+          LEFT JOIN logs l ON l.id = c.log_id
+          LEFT JOIN messages old ON old.id = a.id AND old.channel_id = a.channel_id
+    ), stored AS (
+        INSERT INTO messages (channel_id, seq, id, log_seq, kind, target_id, body, created_at)
+        SELECT p.channel_id, p.new_seq, a.id, p.log_seq, a.kind, a.target_id, a.body::jsonb, p.now_at
+          FROM placed p JOIN asked a USING (ord) WHERE p.old_seq IS NULL ORDER BY p.ord
+    ), moved AS (
+        UPDATE channel_heads h SET head_seq = n.head_seq, last_at = n.now_at
+          FROM (SELECT p.channel_id, max(p.new_seq) AS head_seq, max(p.now_at) AS now_at
+                  FROM placed p WHERE p.old_seq IS NULL GROUP BY p.channel_id) n
+         WHERE h.channel_id = n.channel_id
+    )
+    SELECT p.channel_id, coalesce(p.old_seq, p.new_seq) FROM placed p ORDER BY p.ord;
+END
+$$;
+
+-- Erases what has expired, at most p_limit rows; answers how many. It needs no lock but those of the rows.
+CREATE FUNCTION erase_expired(p_limit integer) RETURNS bigint LANGUAGE sql AS $$
+    WITH due AS (
+        SELECT channel_id, seq FROM messages WHERE expires_at <= now() AND deleted_at IS NULL
+         ORDER BY expires_at LIMIT p_limit FOR UPDATE SKIP LOCKED
+    ), erased AS (
+        SELECT erase_rows(channel_id, array_agg(seq)) FROM due GROUP BY channel_id
+    )
+    SELECT (SELECT count(*) FROM due) + 0 * (SELECT count(*) FROM erased)
+$$;

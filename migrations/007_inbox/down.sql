@@ -1,0 +1,1 @@
+DROP FUNCTION append_inbox;
