@@ -61,7 +61,10 @@ impl Truth {
         let mine = |a: &usize| self.members[*a].contains(&user);
         Access {
             audiences: (0..AUDIENCES).filter(mine).map(|a| (audience(a), self.shrink_seq[a])).collect(),
-            streams: (0..STREAMS).filter(|s| mine(&(s % AUDIENCES))).map(|s| (stream(s), audience(s % AUDIENCES), self.heads[s])).collect(),
+            streams: (0..STREAMS)
+                .filter(|s| mine(&(s % AUDIENCES)))
+                .map(|s| (stream(s), audience(s % AUDIENCES), self.heads[s]))
+                .collect(),
         }
     }
 }
