@@ -92,11 +92,9 @@ mod tests {
 
     use super::*;
 
-    fn check<const N: usize>(
-        name: TestName,
-        seal: fn(&[u8; 32], &[u8; N], &[u8], &[u8]) -> Result<Vec<u8>, Error>,
-        open: fn(&[u8; 32], &[u8; N], &[u8], &[u8]) -> Result<Zeroizing<Vec<u8>>, Error>,
-    ) {
+    type Cipher<const N: usize, T> = fn(&[u8; 32], &[u8; N], &[u8], &[u8]) -> Result<T, Error>;
+
+    fn check<const N: usize>(name: TestName, seal: Cipher<N, Vec<u8>>, open: Cipher<N, Zeroizing<Vec<u8>>>) {
         let mut compared = 0;
         for group in TestSet::load(name).unwrap().test_groups {
             for Test { tc_id, key, nonce, aad, pt, ct, tag, result, .. } in group.tests {

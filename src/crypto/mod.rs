@@ -4,19 +4,30 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::unreachable)]
 
 pub mod aead;
+pub mod bundle;
+pub mod cert;
+pub mod contact;
 pub mod content;
+pub mod device_list;
 pub mod dh;
 pub mod error;
+pub mod frame;
 pub mod identity;
 pub mod kdf;
+pub mod kem;
 pub mod labels;
 pub mod membership;
 pub mod padding;
+pub mod prekeys;
 pub mod ratchet;
 pub mod secret;
 pub mod signature;
 pub mod vault;
+pub mod verify;
 pub mod wire;
+
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use error::Error;
 
