@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::routing::get;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -28,19 +27,25 @@ pub fn openapi(document: OpenApi) -> axum::Router<AppState> {
 }
 
 /// The process runs.
-#[utoipa::path(get, path = "/health", responses((status = 204)))]
-async fn health() -> StatusCode {
-    StatusCode::NO_CONTENT
+#[utoipa::path(get, path = "/health", responses((status = 200, body = Health)))]
+async fn health() -> Json<Health> {
+    Json(Health { status: "ok" })
 }
 
 /// The server takes requests: the database answers and no drain has begun.
-#[utoipa::path(get, path = "/ready", responses((status = 204)))]
-async fn ready(State(app): State<AppState>) -> ApiResult<StatusCode> {
+#[utoipa::path(get, path = "/ready", responses((status = 200, body = Health)))]
+async fn ready(State(app): State<AppState>) -> ApiResult<Json<Health>> {
     if app.is_draining() {
         return Err(ApiError::unavailable());
     }
     app.database.ping().await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(Json(Health { status: "ready" }))
+}
+
+/// With a body and status 200, which is what load balancers and their like look for.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+struct Health {
+    status: &'static str,
 }
 
 /// `GET /version`
