@@ -21,6 +21,7 @@ pub mod padding;
 pub mod prekeys;
 pub mod ratchet;
 pub mod secret;
+pub mod sender_key;
 pub mod signature;
 pub mod vault;
 pub mod verify;

@@ -4,7 +4,8 @@
 //!
 //! A published list: [`DeviceList::verify`], then [`DeviceList::follows`] the newest stored one, then [`check_list_certificates`].
 //! A prekey: [`SignedPrekey::verify`], [`KemPrekey::verify`]. A session of a device: [`check_login`]. A ciphertext:
-//! [`Frame::parse`], which includes the padded size.
+//! [`Frame::parse`], which includes the padded size. An operation of a membership log: [`Op::parse`] to see whether it is the one of this
+//! route, path and device, then [`Log::from_record`] of the stored state and [`Log::apply`]; the first one: [`Log::start`].
 
 pub use super::bundle::{KemPrekey, OneTimePrekey, SignedPrekey};
 pub use super::cert::{CertBody, DeviceCert};
@@ -14,6 +15,9 @@ pub use super::error::Error;
 pub use super::frame::{ChannelFrame, DmFrame, Frame, Handshake, KemKind, MAX_FRAME, WIRE_NONCE_LEN};
 pub use super::identity::{Addr, DeviceId, UserId, fingerprint};
 pub use super::kem::{KEM_LEN, KemBytes};
+pub use super::membership::{
+    CertSource, Change, ChannelState, Conflict, InvitePolicy, InviteProof, Log, LogKind, Member, Op, Role,
+};
 pub use super::padding::is_padded_size;
 pub use super::signature::{SIGNATURE_LEN, VerifyKey};
 
