@@ -54,6 +54,9 @@ pub enum Event {
     Contact {
         contact: Contact,
     },
+    ContactRemoved {
+        user_id: UserId,
+    },
     // Community and private group streams.
     LogOp {
         log_id: LogId,

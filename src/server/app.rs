@@ -7,11 +7,13 @@ use crate::config::ServerConfig;
 use crate::protocol::ids::{DeviceAddr, EpochId, SessionId, StreamId, UserId};
 use crate::protocol::limits::Limits;
 
+use super::attempts::Attempts;
 use super::db::{Connection, Database};
 use super::error::ApiError;
 use super::limits::RateLimits;
+use super::password::Passwords;
 use super::secret::ServerSecret;
-use super::token::AccessTokens;
+use super::token::{AccessTokens, RefreshTokens};
 
 /// What handlers take: `State(app): State<AppState>`.
 pub type AppState = Arc<App>;
@@ -20,6 +22,9 @@ pub struct App {
     pub config: ServerConfig,
     pub database: Database,
     pub tokens: AccessTokens,
+    pub refresh: RefreshTokens,
+    pub passwords: Passwords,
+    pub attempts: Attempts,
     pub limits: RateLimits,
     realtime: OnceLock<Arc<dyn Realtime>>,
     draining: AtomicBool,
@@ -45,6 +50,9 @@ impl App {
     pub fn new(config: ServerConfig, database: Database, secret: &ServerSecret) -> anyhow::Result<Self> {
         Ok(Self {
             tokens: AccessTokens::new(secret, config.auth.access_token_s)?,
+            refresh: RefreshTokens::new(secret, config.auth.refresh_token_s),
+            passwords: Passwords::new(&config.auth)?,
+            attempts: Attempts::default(),
             limits: RateLimits::new(&config.limits)?,
             config,
             database,

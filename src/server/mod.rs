@@ -5,16 +5,20 @@
 
 pub mod api;
 pub mod app;
+pub mod attempts;
 pub mod db;
 pub mod error;
 pub mod extract;
 pub mod limits;
+pub mod password;
 pub mod permission;
 pub mod postgres;
 pub mod realtime;
 pub mod router;
 pub mod secret;
+pub mod text;
 pub mod token;
+pub mod username;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -28,30 +32,11 @@ use tokio::sync::oneshot;
 use crate::config::Config;
 
 /// Serves until `shutdown` is ready, then drains: not ready → no new connections → commits finish → end, at most
-/// `drain_timeout_s` later. Tests bind port 0 and know the address.
+/// `drain_timeout_s` later. Tests bind port 0 and know the address. `database_url` is the configured one, or of the cluster
+/// that the caller runs.
 ///
 /// # Errors
 /// When the database cannot be reached or has a newer schema, or the secret cannot be read.
-pub async fn run(
-    config: Config,
-    listener: TcpListener,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> anyhow::Result<()> {
-    let url = config.server.database.url.clone();
-    if !url.is_empty() {
-        return serve(config, &url, listener, shutdown).await;
-    }
-    let options = postgres::Options::new(config.server.data_dir());
-    let cluster = tokio::task::spawn_blocking(move || postgres::Cluster::start(&options)).await??;
-    let served = serve(config, cluster.url(), listener, shutdown).await;
-    tokio::task::spawn_blocking(move || cluster.stop()).await?;
-    served
-}
-
-/// [`run`] on a database that is there.
-///
-/// # Errors
-/// As [`run`].
 pub async fn serve(
     config: Config,
     database_url: &str,

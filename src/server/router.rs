@@ -33,6 +33,7 @@ fn features() -> (Router<AppState>, OpenApi) {
         .merge(api::devices::routes())
         .merge(api::keys::routes())
         .merge(api::users::routes())
+        .merge(api::admin::routes())
         // where you talk
         .merge(api::communities::routes())
         .merge(api::groups::routes())

@@ -1,38 +1,29 @@
-//! Access tokens: JWTs signed with Ed25519, and nothing else. A token only names a session; rights are looked up live.
+//! Tokens and codes: how they are made and checked. An access token is a JWT signed with Ed25519 and nothing else; it only
+//! names a session, and rights are looked up live. Refresh tokens and codes are random and kept as hashes (`db::sessions`).
 
 use std::sync::OnceLock;
 
-use chrono::Utc;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, TimeDelta, Utc};
+use data_encoding::BASE32_NOPAD;
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::signature;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
-use crate::protocol::auth::SecretText;
+use crate::protocol::auth::{AccessClaims, SecretText};
 use crate::protocol::codec::Timestamp;
 use crate::protocol::ids::{DeviceId, SessionId, UserId};
 
 use super::error::ApiError;
-use super::secret::ServerSecret;
+use super::secret::{ServerSecret, hmac_sha256, random};
 
 const ISSUER: &str = "chat";
 const AUDIENCE: &str = "chat-access";
-
-/// What an access token says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Claims {
-    pub sub: UserId,
-    pub sid: SessionId,
-    pub did: Option<DeviceId>,
-    pub iss: String,
-    pub aud: String,
-    /// Seconds since the Unix epoch.
-    pub iat: u64,
-    pub exp: u64,
-}
 
 /// Signs and checks access tokens.
 pub struct AccessTokens {
@@ -60,26 +51,111 @@ impl AccessTokens {
         })
     }
 
-    /// A token for a session, and when it ends.
+    /// A token for a session as of now, and when it ends.
     ///
     /// # Errors
     /// None that a caller could cause.
     pub fn issue(&self, user: UserId, session: SessionId, device: Option<DeviceId>) -> Result<(SecretText, Timestamp), ApiError> {
-        let iat = u64::try_from(Utc::now().timestamp()).unwrap_or_default();
+        self.issue_at(Utc::now(), user, session, device)
+    }
+
+    /// The same moment gives the same bytes.
+    ///
+    /// # Errors
+    /// None that a caller could cause.
+    pub fn issue_at(
+        &self,
+        at: DateTime<Utc>,
+        user: UserId,
+        session: SessionId,
+        device: Option<DeviceId>,
+    ) -> Result<(SecretText, Timestamp), ApiError> {
+        let iat = u64::try_from(at.timestamp()).unwrap_or_default();
         let exp = iat + self.lifetime_s;
-        let claims = Claims { sub: user, sid: session, did: device, iss: ISSUER.to_owned(), aud: AUDIENCE.to_owned(), iat, exp };
+        let claims =
+            AccessClaims { sub: user, sid: session, did: device, iss: ISSUER.to_owned(), aud: AUDIENCE.to_owned(), iat, exp };
         let token = jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), &claims, &self.signing).map_err(ApiError::internal)?;
         Ok((SecretText(token), Timestamp(i64::try_from(exp * 1000).unwrap_or(i64::MAX))))
     }
 
     /// # Errors
     /// 401 `token_expired` for a token of ours that was good once, `unauthenticated` for everything else.
-    pub fn verify(&self, token: &str) -> Result<Claims, ApiError> {
-        match jsonwebtoken::decode::<Claims>(token, &self.verifying, &self.validation) {
+    pub fn verify(&self, token: &str) -> Result<AccessClaims, ApiError> {
+        match jsonwebtoken::decode::<AccessClaims>(token, &self.verifying, &self.validation) {
             Ok(token) => Ok(token.claims),
             Err(e) if *e.kind() == ErrorKind::ExpiredSignature => Err(ApiError::token_expired()),
             Err(_) => Err(ApiError::unauthenticated()),
         }
+    }
+}
+
+/// Refresh tokens: 32 random bytes; the successor of one follows from it and the server's secret, so that a repeated
+/// request gets the same answer without the token being stored anywhere.
+pub struct RefreshTokens {
+    key: Zeroizing<[u8; 32]>,
+    pub lifetime: TimeDelta,
+}
+
+/// A refresh token as the client holds it; only its hash is stored.
+pub struct RefreshToken(Zeroizing<[u8; 32]>);
+
+impl RefreshTokens {
+    pub fn new(secret: &ServerSecret, lifetime_s: u64) -> Self {
+        let lifetime = TimeDelta::seconds(i64::try_from(lifetime_s).unwrap_or(i64::from(u32::MAX)));
+        Self { key: secret.derive("refresh token"), lifetime }
+    }
+
+    pub fn successor(&self, token: &RefreshToken) -> RefreshToken {
+        RefreshToken(Zeroizing::new(hmac_sha256(&self.key, &[token.0.as_slice()])))
+    }
+}
+
+impl RefreshToken {
+    /// # Errors
+    /// When the operating system has no randomness.
+    pub fn random() -> Result<Self, ApiError> {
+        random().map(|bytes| Self(Zeroizing::new(bytes))).map_err(ApiError::internal)
+    }
+
+    /// `None` for what was never a token of ours.
+    pub fn parse(text: &SecretText) -> Option<Self> {
+        let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(&text.0).ok()?);
+        <[u8; 32]>::try_from(bytes.as_slice()).ok().map(|bytes| Self(Zeroizing::new(bytes)))
+    }
+
+    pub fn hash(&self) -> [u8; 32] {
+        Sha256::digest(self.0.as_slice()).into()
+    }
+
+    pub fn text(&self) -> SecretText {
+        SecretText(URL_SAFE_NO_PAD.encode(self.0.as_slice()))
+    }
+}
+
+/// A code for people: 160 random bits in base32, in groups of four.
+pub struct Code(Zeroizing<String>);
+
+impl Code {
+    /// # Errors
+    /// When the operating system has no randomness.
+    pub fn random() -> Result<Self, ApiError> {
+        let bytes = Zeroizing::new(random::<20>().map_err(ApiError::internal)?);
+        Ok(Self(Zeroizing::new(BASE32_NOPAD.encode(bytes.as_slice()))))
+    }
+
+    /// As it was typed: case, spaces and hyphens do not matter.
+    pub fn typed(text: &SecretText) -> Self {
+        let letters = text.0.chars().filter(|c| !c.is_whitespace() && *c != '-').take(64);
+        Self(Zeroizing::new(letters.map(|c| c.to_ascii_uppercase()).collect()))
+    }
+
+    pub fn hash(&self) -> [u8; 32] {
+        Sha256::digest(self.0.as_bytes()).into()
+    }
+
+    pub fn text(&self) -> SecretText {
+        let groups: Vec<&str> = self.0.as_bytes().chunks(4).filter_map(|group| std::str::from_utf8(group).ok()).collect();
+        SecretText(groups.join("-"))
     }
 }
 
@@ -142,13 +218,10 @@ impl JwtVerifier for Ed25519Verifier {
 
 #[cfg(test)]
 mod tests {
-    use base64::Engine as _;
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use serde_json::{Value, json};
 
     use super::*;
     use crate::protocol::error::ErrorCode;
-    use crate::server::secret::hmac_sha256;
 
     fn tokens() -> AccessTokens {
         AccessTokens::new(&ServerSecret::from_bytes([7; 32]), 900).unwrap()
@@ -231,7 +304,6 @@ mod tests {
             ("aud as a list", forge(&eddsa, &with("aud", json!([AUDIENCE])))),
             ("wrong iss", forge(&eddsa, &with("iss", json!("evil")))),
             ("sub not an id", forge(&eddsa, &with("sub", json!("root")))),
-            ("a role", forge(&eddsa, &with("role", json!("owner")))),
             ("no exp", without("exp")),
             ("no aud", without("aud")),
             ("no iss", without("iss")),
@@ -242,6 +314,27 @@ mod tests {
         ] {
             assert_eq!(tokens().verify(&token).unwrap_err().code, ErrorCode::Unauthenticated, "{what}");
         }
+    }
+
+    #[test]
+    fn the_successor_of_a_refresh_token_is_always_the_same_and_of_this_server_only() {
+        let (ours, theirs) = (ServerSecret::from_bytes([7; 32]), ServerSecret::from_bytes([8; 32]));
+        let token = RefreshToken::random().unwrap();
+        let again = RefreshToken::parse(&token.text()).unwrap();
+        let tokens = RefreshTokens::new(&ours, 60);
+        assert_eq!(tokens.successor(&token).hash(), tokens.successor(&again).hash());
+        assert_ne!(tokens.successor(&token).hash(), RefreshTokens::new(&theirs, 60).successor(&token).hash());
+        assert_ne!(tokens.successor(&token).hash(), token.hash());
+        assert!(RefreshToken::parse(&"short".into()).is_none() && RefreshToken::parse(&SecretText("x".repeat(9999))).is_none());
+    }
+
+    #[test]
+    fn a_code_may_be_typed_in_any_way() {
+        let code = Code::random().unwrap();
+        let text = code.text().0;
+        assert_eq!((text.len(), text.matches('-').count()), (39, 7));
+        let typed = SecretText(text.to_lowercase().replace('-', " "));
+        assert_eq!(Code::typed(&typed).hash(), code.hash());
     }
 
     #[test]

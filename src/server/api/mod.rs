@@ -2,6 +2,7 @@
 //! queries in the file of the same noun in `db`. No `diesel` here.
 
 pub mod account;
+pub mod admin;
 pub mod auth;
 pub mod channels;
 pub mod communities;

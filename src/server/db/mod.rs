@@ -5,11 +5,13 @@
 
 pub mod channels;
 pub mod communities;
+pub mod contacts;
 pub mod devices;
 pub mod inbox;
 pub mod keys;
 pub mod logs;
 pub mod messages;
+pub mod registration;
 pub mod schema;
 pub mod sessions;
 pub mod streams;
