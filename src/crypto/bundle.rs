@@ -86,12 +86,6 @@ pub struct BundleError {
     pub error: Error,
 }
 
-impl From<BundleError> for Error {
-    fn from(refused: BundleError) -> Self {
-        refused.error
-    }
-}
-
 impl Bundle {
     /// Checks everything that can be checked before the Diffie-Hellman results. The newest list that came with the bundle
     /// was presented to the contact before ([`Contact::present`]); a device with `StaleBundle` is dormant.

@@ -18,13 +18,19 @@ const MIN_FILE: u64 = 1024;
 
 /// `content ‖ 0x80 ‖ zeros` to the smallest padded size. `None` if the content is longer than [`MAX_CONTENT`] (`Limit` for a sender).
 pub fn pad(content: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    let size = padded_size(content.len())?;
     // Reserved at once: a vector that grew would leave a copy of the plaintext behind.
-    let mut padded = Zeroizing::new(Vec::with_capacity(size));
-    padded.extend_from_slice(content);
-    padded.push(MARK);
-    padded.resize(size, 0);
+    let mut padded = Zeroizing::new(Vec::with_capacity(padded_size(content.len())?));
+    pad_onto(&mut padded, content)?;
     Some(padded)
+}
+
+/// Appends the padded content to `out`, which has the room for it. `None` as [`pad`]; nothing is appended then.
+pub fn pad_onto(out: &mut Vec<u8>, content: &[u8]) -> Option<()> {
+    let end = out.len() + padded_size(content.len())?;
+    out.extend_from_slice(content);
+    out.push(MARK);
+    out.resize(end, 0);
+    Some(())
 }
 
 /// The content of a padded plaintext. Only for authenticated bytes. `None` (`Malformed`) without the mark, or when the

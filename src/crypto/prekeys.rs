@@ -337,6 +337,23 @@ fn read_all<T, const N: usize>(reader: &mut Reader<'_>, secret: impl Fn(&[u8; N]
 }
 
 #[cfg(test)]
+impl PrekeySecrets {
+    /// Prekeys with the ids of a test vector.
+    pub(crate) fn of_vector(
+        signed: (u32, DhKeyPair),
+        (kind, kem_id, seed): (KemKind, u32, Secret<64>),
+        one_time: Option<(u32, DhKeyPair)>,
+    ) -> Self {
+        let mut keys = Self::default();
+        keys.signed.insert(signed.0, Kept::new(signed.1, 0));
+        let kem = if kind == KemKind::Once { &mut keys.kem_once } else { &mut keys.kem_last };
+        kem.insert(kem_id, Kept::new(seed, 0));
+        keys.one_time.extend(one_time.map(|(id, pair)| (id, Kept::new(pair, 0))));
+        keys
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::crypto::testing::TestRng;

@@ -1,0 +1,3 @@
+//! Whole conversations: the public vectors, random interleavings, and what a stolen state gives away.
+
+mod vectors;
