@@ -23,6 +23,9 @@ pub const GROUPS_PER_COMMUNITY: usize = 200;
 pub const CHANNELS_PER_GROUP: usize = 100;
 pub const PINS_PER_CHANNEL: usize = 50;
 pub const SLOW_MODE_MAX_S: u32 = 21_600;
+/// Seconds that a channel may let its messages live: the range of `crypto.md` 20.
+pub const MESSAGE_TTL_MIN_S: u32 = 5;
+pub const MESSAGE_TTL_MAX_S: u32 = 31_536_000;
 /// Copies in one `send_devices`.
 pub const DEVICE_COPIES_MAX: usize = 100;
 /// Bytes of one WebSocket frame.

@@ -12,11 +12,12 @@ use chrono::{TimeDelta, Utc};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::protocol::error::ErrorCode;
 use crate::protocol::ids::{DeviceAddr, DeviceId, SessionId, UserId};
 use crate::protocol::limits::{BODY_MAX, PAGE_DEFAULT, PAGE_MAX};
-use crate::protocol::users::InstanceRole;
+use crate::protocol::users::{InstanceRole, Page};
 
 use super::app::AppState;
 use super::db::sessions;
@@ -201,6 +202,35 @@ impl Paging {
             limit @ 1..=PAGE_MAX => Ok(i64::from(limit)),
             _ => Err(ApiError::validation("limit", format!("must be between 1 and {PAGE_MAX}"))),
         }
+    }
+
+    /// One row more than the page holds, so that [`page`](Self::page) knows whether there is another one.
+    ///
+    /// # Errors
+    /// As [`limit`](Self::limit).
+    pub fn rows(&self) -> ApiResult<i64> {
+        Ok(self.limit()? + 1)
+    }
+
+    /// The cursor of lists that are in the order of ids.
+    ///
+    /// # Errors
+    /// 400 `validation` for what no page answered.
+    pub fn after(&self) -> ApiResult<Option<Uuid>> {
+        let Some(cursor) = &self.cursor else { return Ok(None) };
+        cursor.parse().map(Some).map_err(|_| ApiError::validation("cursor", "must be the next_cursor of a page"))
+    }
+
+    /// A page out of [`rows`](Self::rows) rows.
+    ///
+    /// # Errors
+    /// As [`limit`](Self::limit).
+    pub fn page<T>(&self, mut items: Vec<T>, id: impl FnOnce(&T) -> Uuid) -> ApiResult<Page<T>> {
+        let limit = usize::try_from(self.limit()?).unwrap_or(usize::MAX);
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next_cursor = if more { items.last().map(id).map(|id| id.to_string()) } else { None };
+        Ok(Page { items, next_cursor })
     }
 }
 

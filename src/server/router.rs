@@ -36,6 +36,7 @@ fn features() -> (Router<AppState>, OpenApi) {
         .merge(api::admin::routes())
         // where you talk
         .merge(api::communities::routes())
+        .merge(api::members::routes())
         .merge(api::groups::routes())
         .merge(api::channels::routes())
         .merge(api::dms::routes())

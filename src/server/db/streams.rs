@@ -1,7 +1,7 @@
 //! Streams that are not channels (users, communities, private groups): numbered events under the stream's row lock.
 
 use diesel::sql_types::{Array, BigInt, Jsonb, Nullable, Uuid as SqlUuid};
-use diesel::{ExpressionMethods as _, QueryableByName};
+use diesel::{ExpressionMethods as _, QueryDsl as _, QueryableByName};
 use diesel_async::RunQueryDsl as _;
 use uuid::Uuid;
 
@@ -26,6 +26,18 @@ pub async fn create(conn: &mut Conn, stream: StreamId) -> QueryResult<()> {
 /// `NotFound` for a stream that does not exist.
 pub async fn append(conn: &mut Conn, stream: StreamId, event: &Event) -> QueryResult<(StreamId, u64)> {
     append_to(conn, &[stream], event).await?.pop().ok_or(diesel::result::Error::NotFound)
+}
+
+/// Locks streams in the order that everybody keeps: a transaction that appends to several of them, in whatever order, begins
+/// with this.
+///
+/// # Errors
+/// Of the database.
+pub async fn lock(conn: &mut Conn, streams: &[StreamId]) -> QueryResult<()> {
+    let ids: Vec<Uuid> = streams.iter().map(|stream| stream.0).collect();
+    let locked = streams::table.filter(streams::id.eq_any(ids)).order(streams::id).select(streams::id).for_update();
+    locked.load::<Uuid>(conn).await?;
+    Ok(())
 }
 
 /// Adds the same event to several streams. Their rows are locked in the order of their ids, so that two calls cannot
