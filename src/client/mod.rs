@@ -11,3 +11,4 @@ pub mod model;
 pub mod profile;
 pub mod store;
 pub mod transport;
+pub mod unlock;

@@ -18,7 +18,7 @@ use etcetera::BaseStrategy as _;
 use serde::{Deserialize, Serialize};
 
 use super::model::{Problem, ProblemKind};
-use crate::protocol::ids::{DeviceId, UserId};
+use crate::protocol::ids::UserId;
 
 /// Characters of a profile name.
 pub const NAME_MAX: usize = 64;
@@ -93,7 +93,6 @@ pub struct AccountFile {
     pub server: String,
     pub username: String,
     pub user_id: UserId,
-    pub device_id: DeviceId,
 }
 
 impl Profile {
@@ -194,6 +193,12 @@ impl Profile {
 /// When it is not.
 pub fn check_name(name: &str) -> Result<(), Problem> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    // The server keeps its files under that name beside the profiles.
+    if name == "server" {
+        return Err(
+            Problem::new(ProblemKind::Usage, "`server` is no name for a profile").hint("The server's files have that name.")
+        );
+    }
     if name.is_empty() || name.len() > NAME_MAX || name.starts_with(['.', '-']) || !name.chars().all(allowed) {
         return Err(Problem::new(ProblemKind::Usage, "that is no name for a profile")
             .hint(format!("Up to {NAME_MAX} letters, digits, dots, dashes and underscores, beginning with a letter or digit.")));
@@ -262,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_profile_name_cannot_leave_its_directory() {
-        for bad in ["", ".", "..", "a/b", "../x", "-x", ".hidden", "a b", "a\n", "ä", &"x".repeat(65)] {
+        for bad in ["", ".", "..", "a/b", "../x", "-x", ".hidden", "a b", "a\n", "ä", "server", &"x".repeat(65)] {
             assert!(check_name(bad).is_err(), "{bad:?}");
         }
         for good in ["default", "work-2", "a.b_c", "7"] {
@@ -279,13 +284,8 @@ mod tests {
         profile.create().unwrap();
         assert_eq!(fs::metadata(&profile.data).unwrap().mode() & 0o777, 0o700);
         assert_eq!(profile.account().unwrap(), None);
-        let account = AccountFile {
-            v: 1,
-            server: "https://x".into(),
-            username: "ana".into(),
-            user_id: UserId::from_bytes([1; 16]),
-            device_id: 1,
-        };
+        let account =
+            AccountFile { v: 1, server: "https://x".into(), username: "ana".into(), user_id: UserId::from_bytes([1; 16]) };
         profile.save_account(&account).unwrap();
         assert_eq!(profile.account().unwrap(), Some(account));
         assert_eq!(fs::metadata(profile.data.join(ACCOUNT_FILE)).unwrap().mode() & 0o777, 0o600);
