@@ -232,6 +232,13 @@ pub struct TimelineItem {
     pub marks: Vec<Mark>,
 }
 
+impl TimelineItem {
+    /// Two states of one line.
+    pub fn same_line(&self, other: &Self) -> bool {
+        self.channel_id == other.channel_id && self.key == other.key
+    }
+}
+
 /// What an item says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {

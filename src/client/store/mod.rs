@@ -248,6 +248,23 @@ pub trait Store {
     /// # Errors
     /// When the store cannot be written; the caller must stop, since its memory and the store differ now.
     fn save(&mut self, changes: Changes) -> Result<(), StoreError>;
+
+    /// Begins a batch: what is saved until [`Store::commit`] is read at once, but survives a crash only as a whole and only
+    /// after the commit. Catching up with a long absence costs one sync for many steps that way.
+    ///
+    /// # Errors
+    /// As [`Store::save`].
+    fn begin(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Ends the batch: everything in it survives a crash of the machine now.
+    ///
+    /// # Errors
+    /// As [`Store::save`].
+    fn commit(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// Everything that one step writes, as one transaction. The last write to a key wins; `None` deletes.

@@ -11,7 +11,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use diesel::connection::SimpleConnection as _;
+use diesel::connection::{AnsiTransactionManager, SimpleConnection as _, TransactionManager as _};
 use diesel::dsl::sql;
 use diesel::migration::MigrationSource;
 use diesel::prelude::*;
@@ -72,6 +72,7 @@ pub struct SqliteStore {
     /// Deleted secrets may still stand in the write-ahead log.
     uncheckpointed: bool,
     checkpointed_at: Instant,
+    in_batch: bool,
 }
 
 /// Why a store did not open. The file is as it was.
@@ -172,6 +173,7 @@ impl SqliteStore {
             rng: UnwrapErr(SysRng),
             uncheckpointed: false,
             checkpointed_at: Instant::now(),
+            in_batch: false,
         })
     }
 
@@ -184,6 +186,10 @@ impl SqliteStore {
         self.uncheckpointed = false;
         self.checkpointed_at = Instant::now();
         Ok(())
+    }
+
+    fn checkpoint_if_due(&mut self) -> Result<(), StoreError> {
+        if self.uncheckpointed && self.checkpointed_at.elapsed() >= CHECKPOINT_EVERY { self.checkpoint() } else { Ok(()) }
     }
 
     fn open_message(&self, row: MessageRow) -> Result<StoredMessage, StoreError> {
@@ -344,7 +350,7 @@ impl Store for SqliteStore {
         }
         let Self { connection, key: store_key, rng, .. } = self;
         let mut erased = false;
-        connection.get_mut().immediate_transaction(|connection| -> Result<(), SaveError> {
+        connection.get_mut().transaction(|connection| -> Result<(), SaveError> {
             for ((table, key), value) in changes.records {
                 let at = records::table.find((table.name(), key.as_slice()));
                 match value {
@@ -370,10 +376,19 @@ impl Store for SqliteStore {
             Ok(())
         })?;
         self.uncheckpointed |= erased;
-        if self.uncheckpointed && self.checkpointed_at.elapsed() >= CHECKPOINT_EVERY {
-            self.checkpoint()?;
-        }
+        if self.in_batch { Ok(()) } else { self.checkpoint_if_due() }
+    }
+
+    fn begin(&mut self) -> Result<(), StoreError> {
+        AnsiTransactionManager::begin_transaction(self.connection.get_mut()).map_err(|error| store_error(&error))?;
+        self.in_batch = true;
         Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), StoreError> {
+        self.in_batch = false;
+        AnsiTransactionManager::commit_transaction(self.connection.get_mut()).map_err(|error| store_error(&error))?;
+        self.checkpoint_if_due()
     }
 }
 

@@ -196,3 +196,28 @@ fn the_words_of_a_deleted_message_leave_the_index() {
     let terms: Vec<String> = vocabulary::table.select(vocabulary::term).load(&mut *store.connection.borrow_mut()).unwrap();
     assert_eq!(terms, Vec::<String>::new());
 }
+
+#[test]
+fn a_batch_is_read_at_once_and_survives_only_as_a_whole() {
+    let Temporary { mut store, dir } = make();
+    let put = |store: &mut SqliteStore, value: &[u8]| {
+        let mut changes = Changes::default();
+        changes.put(Table::Account, *b"a", value);
+        store.save(changes).unwrap();
+    };
+    put(&mut store, b"before");
+    store.begin().unwrap();
+    put(&mut store, b"one");
+    put(&mut store, b"two");
+    assert_eq!(store.get(Table::Account, b"a").unwrap().unwrap().as_slice(), b"two");
+    drop(store);
+    let path = dir.path().join("store.db");
+    let mut store = SqliteStore::open(&path, key(KEY)).unwrap();
+    assert_eq!(store.get(Table::Account, b"a").unwrap().unwrap().as_slice(), b"before");
+    store.begin().unwrap();
+    put(&mut store, b"three");
+    store.commit().unwrap();
+    drop(store);
+    let store = SqliteStore::open(&path, key(KEY)).unwrap();
+    assert_eq!(store.get(Table::Account, b"a").unwrap().unwrap().as_slice(), b"three");
+}
