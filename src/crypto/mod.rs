@@ -21,6 +21,7 @@ pub mod membership;
 pub mod padding;
 pub mod prekeys;
 pub mod ratchet;
+pub mod safety_number;
 pub mod secret;
 pub mod sender_key;
 pub mod session;
