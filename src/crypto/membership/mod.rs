@@ -21,7 +21,7 @@ use super::identity::{Addr, UserId};
 pub use fork::Conflict;
 pub use invite::Invite;
 pub use op::{Change, InviteProof, Op, Signer};
-pub use rules::CertSource;
+pub use rules::{ActorObjects, CertSource};
 
 /// The id of a community, a private group or a private channel.
 pub type LogId = [u8; 16];

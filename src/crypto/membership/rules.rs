@@ -24,6 +24,25 @@ pub trait CertSource {
     fn list(&self, user: &UserId, identity: &Identity, seq: u64) -> Option<Vec<u8>>;
 }
 
+/// The two objects that one operation needs, fetched beforehand: for a source that cannot be asked in between.
+#[derive(Clone, Debug, Default)]
+pub struct ActorObjects {
+    /// The certificate that the operation's `cert_hash` names.
+    pub cert: Option<Vec<u8>>,
+    /// The list of seq `list_seq`, of the actor under [`Log::identity_of`].
+    pub list: Option<Vec<u8>>,
+}
+
+impl CertSource for ActorObjects {
+    fn cert(&self, _: &Hash) -> Option<Vec<u8>> {
+        self.cert.clone()
+    }
+
+    fn list(&self, _: &UserId, _: &Identity, _: u64) -> Option<Vec<u8>> {
+        self.list.clone()
+    }
+}
+
 impl Log {
     /// Signs the first operation of a new log; the signer becomes its owner. Draws the salt (32 bytes).
     pub fn create<R: CryptoRng + ?Sized>(
@@ -78,12 +97,17 @@ impl Log {
         let genesis = Op::parse(ops.next().ok_or(Error::Gap)?.as_ref())?;
         let mut log = Self::from_genesis(id, &genesis, None)?;
         for op in ops {
-            let op = Op::parse(op.as_ref())?;
-            log.check_place(&op)?;
-            log.check_rights(&op)?;
-            log.perform(&op);
+            log.replay_one(&Op::parse(op.as_ref())?)?;
         }
         Ok(log)
+    }
+
+    /// One operation of [`replay`](Self::replay).
+    pub(super) fn replay_one(&mut self, op: &Op) -> Result<(), Error> {
+        self.check_place(op)?;
+        self.check_rights(op)?;
+        self.perform(op);
+        Ok(())
     }
 
     /// Signs the next operation. Joins have their own function: [`sign_join`](Self::sign_join).
@@ -112,6 +136,17 @@ impl Log {
         let bytes = Op::sign(place, signer, &Change::Join { identity, invite }, time);
         self.check_own(&bytes)?;
         Ok(bytes)
+    }
+
+    /// The UIK under which the actor speaks: the one of the log, or for somebody outside the one that the operation brings.
+    ///
+    /// # Errors
+    /// `NotMember`.
+    pub fn identity_of(&self, op: &Op) -> Result<Identity, Error> {
+        match op.change {
+            Change::Create { identity, .. } | Change::Join { identity, .. } => Ok(identity),
+            _ => self.member(&op.actor.user_id).map(|member| member.identity).ok_or(Error::NotMember),
+        }
     }
 
     pub(super) fn from_genesis(id: &LogId, op: &Op, pin: Option<&Hash>) -> Result<Self, Error> {
@@ -177,14 +212,6 @@ impl Log {
             Err(Error::Rejected)
         } else {
             Ok(())
-        }
-    }
-
-    /// The UIK under which the actor speaks: the one of the log, or for somebody outside the one that the operation brings.
-    fn identity_of(&self, op: &Op) -> Result<Identity, Error> {
-        match op.change {
-            Change::Create { identity, .. } | Change::Join { identity, .. } => Ok(identity),
-            _ => self.member(&op.actor.user_id).map(|member| member.identity).ok_or(Error::NotMember),
         }
     }
 
