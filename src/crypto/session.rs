@@ -315,6 +315,11 @@ impl Session {
         self.ratchet.as_json(self.is_unacked())
     }
 
+    /// The state as a thief would use it: counters back at zero, nothing marked as used.
+    pub(crate) fn rewound(&self) -> Self {
+        Self { ratchet: self.ratchet.rewound(), ..self.clone() }
+    }
+
     /// TH.
     pub(crate) fn transcript_hash(&self) -> &[u8; 32] {
         &self.binding.transcript_hash

@@ -8,6 +8,7 @@ use rand_core::{TryCryptoRng, TryRng};
 use serde_json::Value;
 
 /// Gives out prepared values, one for each draw, and panics when a draw asks for another length.
+#[derive(Clone)]
 pub(crate) struct ReplayRng(VecDeque<(String, Vec<u8>)>);
 
 impl ReplayRng {
@@ -60,6 +61,7 @@ impl TryRng for ReplayRng {
 impl TryCryptoRng for ReplayRng {}
 
 /// Endless and the same on every run: a hash chain.
+#[derive(Debug)]
 pub(crate) struct TestRng([u8; 32]);
 
 impl TestRng {

@@ -220,6 +220,10 @@ impl fmt::Debug for Ratchet {
 /// What the test vectors show of a state.
 #[cfg(test)]
 impl Ratchet {
+    pub(crate) fn rewound(&self) -> Self {
+        Self { ns: 0, nr: 0, skipped: Arc::default(), ..self.clone() }
+    }
+
     pub(crate) fn as_json(&self, unacked: bool) -> serde_json::Value {
         let chain = |chain: &Option<Arc<ChainKey>>| chain.as_ref().map_or(String::new(), |key| hex::encode(key.expose()));
         let (retired, skipped) = self.skipped.as_json();

@@ -14,7 +14,6 @@ use crate::crypto::identity::{LocalDevice, fingerprint};
 use crate::crypto::kdf;
 use crate::crypto::kem;
 use crate::crypto::prekeys::PrekeySecrets;
-use crate::crypto::ratchet::chain;
 use crate::crypto::secret::Secret;
 use crate::crypto::signature::SigningKey;
 use crate::crypto::testing::{ReplayRng, array, bytes};
@@ -184,6 +183,11 @@ impl<'a> Scenario<'a> {
         }
         let agreed: Vec<String> = agreed.iter().map(|shared| hex::encode(shared.expose())).collect();
         assert_eq!(outputs["dh"], serde_json::json!(agreed));
+
+        let dh: Vec<u8> = outputs["dh"].as_array().unwrap().iter().flat_map(bytes).collect();
+        let ikm: [&[u8]; 3] = [&[0xFF; 32], &dh, &bytes(&outputs["kem_ss"])];
+        let rk0: Secret<32> = kdf::derive(&bytes(&outputs["th"]), &ikm, &[labels::HANDSHAKE.as_bytes()]);
+        assert_eq!(outputs["rk0"], hex::encode(rk0.expose()));
         self.alice_session = Some(session);
     }
 
@@ -198,16 +202,16 @@ impl<'a> Scenario<'a> {
         assert_eq!(Content::from_bytes(&content).unwrap().msg_id, id);
         let session = self.session(by).take().unwrap();
         let before = session.as_json();
+        let (mk, _) = session.ratchet.clone().send(&mut self.rng.clone()).unwrap();
         let (next, sealed) = session.encrypt(&content, &mut self.rng, now).unwrap();
         assert_eq!(session.as_json(), before);
         assert_eq!(step["wn"], hex::encode(sealed.wire_nonce));
         assert_eq!(step["frame"], hex::encode(&sealed.frame));
         assert_eq!(step["frame_type"], sealed.frame[1]);
         assert_eq!(step["padded_len"], padding::padded_size(content.len()).unwrap());
-        if before["cks"] != "" {
-            let (mk, _) = chain::step(&Secret::copy_of(&array(&before["cks"])));
-            assert_eq!(step["mk"], hex::encode(mk.expose()));
-        }
+        assert_eq!(step["mk"], hex::encode(mk.expose()));
+        let first = &self.vector["outputs"]["first_message_keys"][self.sent.len()];
+        assert!(first.is_null() || *first == step["mk"]);
         *self.session(by) = Some(next);
         assert_eq!(step["msg"], self.sent.len());
         self.sent.push(sealed);
