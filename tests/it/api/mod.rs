@@ -1,1 +1,4 @@
-//! REST routes over real HTTP and a real PostgreSQL.
+//! The REST interface, feature by feature, against a real server and a real PostgreSQL.
+
+mod devices;
+mod health;

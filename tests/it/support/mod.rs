@@ -1,3 +1,4 @@
 //! Servers, databases, identities and terminals for the tests.
 
 pub mod database;
+pub mod server;
