@@ -35,11 +35,13 @@ pub struct OwnChain {
     epoch0: Epoch,
 }
 
-/// A frame and what travels beside it.
+/// A frame to send: `wire_nonce` travels beside it. The position names it in a request to send again (10.5).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sealed {
-    pub wire_nonce: [u8; WIRE_NONCE_LEN],
     pub frame: Vec<u8>,
+    pub wire_nonce: [u8; WIRE_NONCE_LEN],
+    pub chain_id: u32,
+    pub iteration: u32,
 }
 
 /// Why a chain may not be used for another message.
@@ -138,9 +140,10 @@ impl OwnChain {
         let hash = signed_hash(&head, &header, &wire_nonce, keys.commit(), sealed);
         frame.extend_from_slice(&self.signing.sign(labels::SENDER_KEY_SIGNATURE, &[&hash]));
 
+        let sealed = Sealed { frame, wire_nonce, chain_id: self.chain_id, iteration: self.iteration };
         self.key = next;
         self.iteration += 1;
-        Ok(Sealed { wire_nonce, frame })
+        Ok(sealed)
     }
 
     /// The chain as it is now, for a device that lacks it: it reads from the next message on.
@@ -217,7 +220,12 @@ impl fmt::Debug for OwnChain {
 
 impl fmt::Debug for Sealed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Sealed({} bytes)", self.frame.len())
+        let Self { frame, wire_nonce: _, chain_id, iteration } = self;
+        f.debug_struct("Sealed")
+            .field("bytes", &frame.len())
+            .field("chain_id", chain_id)
+            .field("iteration", iteration)
+            .finish_non_exhaustive()
     }
 }
 
