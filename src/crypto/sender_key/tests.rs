@@ -1,3 +1,6 @@
+//! Sender chains: the public vectors with their operations and deliveries, rotation, acceptance, stolen states; then random deliveries.
+//! Start at `check_vector`.
+
 use proptest::prelude::*;
 use serde_json::Value;
 
