@@ -83,7 +83,7 @@ impl OwnChain {
                 break chain_id;
             }
         };
-        let (key, signing) = (Secret::random(rng), SigningKey::random(rng));
+        let (key, signing) = (ChainKey::from(Secret::random(rng)), SigningKey::random(rng));
         Ok(Self { channel_id, sender, identity, chain_id, iteration: 0, key, signing, created: now, epoch0: log.epoch() })
     }
 
@@ -152,7 +152,7 @@ impl OwnChain {
             channel_id: self.channel_id,
             chain_id: self.chain_id,
             iteration: self.iteration,
-            key: Secret::copy_of(self.key.expose()),
+            key: ChainKey::copy_of(self.key.expose()),
             sign_pub: self.signing.public(),
             epoch: log.epoch(),
             head: log.newest_head(),
@@ -194,7 +194,7 @@ impl OwnChain {
             identity: *reader.array()?,
             chain_id: reader.u32()?,
             iteration: reader.u32()?,
-            key: Secret::copy_of(reader.array()?),
+            key: ChainKey::copy_of(reader.array()?),
             signing: SigningKey::from_seed(reader.array()?),
             created: reader.u64()?,
             epoch0: reader.u64()?,
