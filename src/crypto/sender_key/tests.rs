@@ -1,6 +1,8 @@
 //! Sender chains: the public vectors with their operations and deliveries, rotation, acceptance, stolen states; then random deliveries.
 //! Start at `check_vector`.
 
+mod records;
+
 use proptest::prelude::*;
 use serde_json::Value;
 
