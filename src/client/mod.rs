@@ -35,6 +35,7 @@ pub mod lock;
 pub mod model;
 pub mod profile;
 pub mod session;
+pub mod setup;
 pub mod store;
 pub mod transport;
 pub mod unlock;
@@ -82,8 +83,12 @@ impl Client {
     /// # Errors
     /// When another client owns it (`Locked`), or the store or the address is wrong.
     pub async fn open(profile: &Profile, key: StoreKey, settings: Settings) -> Result<(Self, Events), Problem> {
+        profile.require_account()?;
+        Self::open_locked(profile, own(profile)?, key, settings).await
+    }
+
+    async fn open_locked(profile: &Profile, lock: Lock, key: StoreKey, settings: Settings) -> Result<(Self, Events), Problem> {
         let account = profile.require_account()?;
-        let lock = own(profile)?;
         let transport = Net::new(ServerUrl::parse(&account.server, settings.allow_http)?, settings.encoding)?;
         let path = profile.store();
         let store = tokio::task::spawn_blocking(move || SqliteStore::open(&path, key))
