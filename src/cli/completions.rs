@@ -5,7 +5,7 @@ use std::io::Write as _;
 use clap::Args;
 use clap_complete::Shell;
 
-use crate::client::model::{Problem, ProblemKind};
+use super::Stop;
 
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
@@ -14,8 +14,8 @@ pub struct CompletionsArgs {
 
 /// # Errors
 /// When standard output cannot be written.
-pub fn run(args: CompletionsArgs) -> Result<(), Problem> {
+pub fn run(args: CompletionsArgs) -> Result<(), Stop> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut super::grammar(), "chat", &mut script);
-    std::io::stdout().write_all(&script).map_err(|error| Problem::new(ProblemKind::Failed, format!("cannot write: {error}")))
+    Ok(std::io::stdout().write_all(&script)?)
 }

@@ -1,8 +1,8 @@
 //! The command line: one file for each subcommand, and here the grammar, the exit codes and what every subcommand shares.
 //!
-//! A subcommand is a plain function `run(args, &Globals) -> Result<(), Problem>`; the kind of the [`Problem`] is the exit
-//! code. No subcommand prints text from outside except through `tui::text`, takes a secret from `argv`, or prompts when
-//! `--no-input` is given.
+//! A subcommand is a plain function `run(args, &Globals)`; the kind of the [`Problem`] that it ends with is the exit code.
+//! No subcommand prints text from outside except through [`print`], takes a secret from `argv`, or prompts when
+//! `--no-input` is given. Start with [`Command`]; [`session`] opens a profile for all of them.
 
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
@@ -10,12 +10,29 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
 
-use crate::client::model::{Problem, ProblemKind};
+use crate::client::model::{Problem, ProblemKind, Untrusted};
+use crate::tui::text::Clean;
 
+pub mod ask;
+pub mod channels;
 pub mod completions;
 pub mod demo;
+pub mod doctor;
+pub mod login;
+pub mod logout;
+pub mod print;
+pub mod read;
+pub mod register;
+pub mod search;
+pub mod send;
 pub mod serve;
+pub mod session;
+pub mod status;
+pub mod tail;
+pub mod target;
 pub mod tui;
 pub mod version;
 
@@ -59,14 +76,61 @@ pub enum Command {
     Tui(tui::TuiArgs),
     /// Show everything at work: a server, three people, encrypted messages
     Demo(demo::DemoArgs),
+    /// Make an account and a profile for it
+    Register(register::RegisterArgs),
+    /// Log in: into a new profile, or again into a known one
+    Login(login::LoginArgs),
+    /// End the session on the server; the local history stays
+    Logout,
+    /// Send a message: an argument, or standard input
+    Send(send::SendArgs),
+    /// Print the newest messages, and with --follow what comes
+    Tail(tail::TailArgs),
+    /// Print what is unread in a channel and mark it as read
+    Read(read::ReadArgs),
+    /// Search the local, encrypted history
+    Search(search::SearchArgs),
+    /// List channels and direct messages
+    Channels,
+    /// Say who is logged in, and whether the line is up
+    Status,
+    /// Check this machine, the profile and the server
+    Doctor,
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
     /// Print the version
     Version,
 }
 
+/// How a subcommand can end other than well.
+#[derive(Debug)]
+pub enum Stop {
+    Problem(Problem),
+    /// Ended by this signal, after everything was put away.
+    Signal(u8),
+}
+
+impl From<Problem> for Stop {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+/// Whoever read our output has gone: end as a program that writes into a closed pipe does, without a word.
+const SIGPIPE: u8 = 13;
+
+impl From<std::io::Error> for Stop {
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return Self::Signal(SIGPIPE);
+        }
+        Self::Problem(Problem::new(ProblemKind::Failed, format!("cannot write the output: {error}")))
+    }
+}
+
 /// Runs the binary: parses, dispatches, and turns a [`Problem`] into a message and an exit code.
 pub fn main() -> ExitCode {
+    quiet_panics();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
@@ -75,21 +139,88 @@ pub fn main() -> ExitCode {
     let globals = cli.globals.clone();
     match dispatch(cli.command, &globals) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
+        Err(Stop::Signal(number)) => ExitCode::from(128 + number),
+        Err(Stop::Problem(problem)) => {
             report(&problem, &globals);
             ExitCode::from(problem.kind.exit_code())
         }
     }
 }
 
-fn dispatch(command: Command, globals: &Globals) -> Result<(), Problem> {
+fn dispatch(command: Command, globals: &Globals) -> Result<(), Stop> {
+    if !matches!(command, Command::Serve(_) | Command::Completions(_) | Command::Version) {
+        keep_memory_private();
+    }
     match command {
-        Command::Serve(args) => serve::run(args, globals),
-        Command::Tui(args) => tui::run(args, globals),
-        Command::Demo(args) => demo::run(args, globals),
+        Command::Serve(args) => Ok(serve::run(args, globals)?),
+        Command::Tui(args) => Ok(tui::run(args, globals)?),
+        Command::Demo(args) => Ok(demo::run(args, globals)?),
+        Command::Register(args) => register::run(args, globals),
+        Command::Login(args) => login::run(args, globals),
+        Command::Logout => logout::run(globals),
+        Command::Send(args) => send::run(args, globals),
+        Command::Tail(args) => tail::run(args, globals),
+        Command::Read(args) => read::run(args, globals),
+        Command::Search(args) => search::run(args, globals),
+        Command::Channels => channels::run(globals),
+        Command::Status => status::run(globals),
+        Command::Doctor => doctor::run(globals),
         Command::Completions(args) => completions::run(args),
         Command::Version => version::run(globals),
     }
+}
+
+/// Runs a subcommand's work; a signal drops it, so that its guards put everything away.
+fn block_on<T>(work: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Problem::new(ProblemKind::Failed, format!("cannot start: {error}")))?;
+    let result = runtime.block_on(async {
+        tokio::select! {
+            result = work => result,
+            number = ended_by_signal() => Err(number),
+        }
+    });
+    // Nothing in the background is worth waiting for: what counts is on disk.
+    runtime.shutdown_background();
+    result
+}
+
+async fn ended_by_signal() -> Stop {
+    let wait = async |kind: SignalKind, number: u8| match signal(kind) {
+        Ok(mut signals) => {
+            signals.recv().await;
+            Stop::Signal(number)
+        }
+        Err(_) => std::future::pending().await,
+    };
+    tokio::select! {
+        stop = wait(SignalKind::interrupt(), 2) => stop,
+        stop = wait(SignalKind::terminate(), 15) => stop,
+        stop = wait(SignalKind::hangup(), 1) => stop,
+    }
+}
+
+/// Keys and messages are in this memory: no core dumps, and no other process of the user may look.
+fn keep_memory_private() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "other processes of this user may read the memory of this one");
+    }
+    if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
+        tracing::warn!(%error, "core dumps could not be turned off");
+    }
+}
+
+/// A panic says where, never what: its payload may hold a message or a key.
+fn quiet_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(|place| format!("{}:{}", place.file(), place.line())).unwrap_or_default();
+        let _ =
+            writeln!(std::io::stderr(), "chat: internal error at {place}. Please report this line; it holds nothing private.");
+    }));
 }
 
 /// Help and version are answers, everything else is a usage error (2).
@@ -105,7 +236,8 @@ fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     ExitCode::from(if error.use_stderr() { ProblemKind::Usage.exit_code() } else { 0 })
 }
 
-fn report(problem: &Problem, globals: &Globals) {
+/// An error for a person, or with `--json` for a program; always on standard error.
+pub fn report(problem: &Problem, globals: &Globals) {
     if globals.json {
         report_json(problem);
         return;
@@ -113,32 +245,32 @@ fn report(problem: &Problem, globals: &Globals) {
     let mut stderr = std::io::stderr().lock();
     let (bold, off) =
         if stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
-    let _ = writeln!(stderr, "{bold}chat:{off} {}", printable(problem.text.raw()));
+    let _ = writeln!(stderr, "{bold}chat:{off} {}", Clean::from_untrusted(&problem.text));
     if !problem.hint.is_empty() && !globals.quiet {
-        let _ = writeln!(stderr, "      {}", printable(&problem.hint));
+        let _ = writeln!(stderr, "      {}", Clean::ours(&problem.hint));
     }
 }
 
 fn report_json(problem: &Problem) {
     let line = serde_json::json!({
-        "v": 1,
+        "v": print::VERSION,
         "type": "error",
         "code": problem.kind.as_str(),
         "exit": problem.kind.exit_code(),
-        "message": printable(problem.text.raw()),
-        "hint": printable(&problem.hint),
+        "message": Clean::from_untrusted(&problem.text).as_str(),
+        "hint": Clean::ours(&problem.hint).as_str(),
     });
     let _ = writeln!(std::io::stderr().lock(), "{line}");
-}
-
-/// One line without control characters: an error may repeat what a server said.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// The grammar, for completions and for the test that checks it.
 pub fn grammar() -> clap::Command {
     Cli::command()
+}
+
+/// A name or message in a sentence of ours.
+fn clean(text: &Untrusted) -> Clean {
+    Clean::from_untrusted(text)
 }
 
 #[cfg(test)]
@@ -148,5 +280,17 @@ mod tests {
     #[test]
     fn the_grammar_is_consistent() {
         grammar().debug_assert();
+    }
+
+    #[test]
+    fn no_argument_takes_a_secret() {
+        for command in grammar().get_subcommands() {
+            for argument in command.get_arguments() {
+                let name = argument.get_id().as_str();
+                let secret = ["password", "passphrase", "token", "invite", "code", "key"].iter().any(|word| name.contains(word));
+                let takes_text = argument.get_action().takes_values() && !name.ends_with("_file");
+                assert!(!(secret && takes_text), "{} --{name}", command.get_name());
+            }
+        }
     }
 }

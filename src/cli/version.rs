@@ -1,19 +1,20 @@
 //! `chat version`: what this binary is.
 
-use std::io::Write as _;
+use serde_json::json;
 
-use super::Globals;
-use crate::client::model::{Problem, ProblemKind};
+use super::print::Printer;
+use super::{Globals, Stop};
 use crate::protocol::PROTOCOL_VERSION;
 
 /// # Errors
 /// When standard output cannot be written.
-pub fn run(globals: &Globals) -> Result<(), Problem> {
+pub fn run(globals: &Globals) -> Result<(), Stop> {
     let version = env!("CARGO_PKG_VERSION");
-    let line = if globals.json {
-        serde_json::json!({ "v": 1, "type": "version", "version": version, "protocol": PROTOCOL_VERSION }).to_string()
+    let mut out = Printer::new(globals);
+    if out.is_json() {
+        out.object("version", json!({ "version": version, "protocol": PROTOCOL_VERSION }))?;
     } else {
-        format!("chat {version}, protocol {PROTOCOL_VERSION}")
-    };
-    writeln!(std::io::stdout(), "{line}").map_err(|error| Problem::new(ProblemKind::Failed, format!("cannot write: {error}")))
+        out.say(format!("chat {version}, protocol {PROTOCOL_VERSION}"))?;
+    }
+    Ok(out.flush()?)
 }

@@ -21,6 +21,7 @@ use self::profile::Profile;
 use self::session::SessionRecord;
 use self::store::{SqliteStore, Store};
 use self::transport::{Net, ServerUrl, Transport};
+use crate::config::{ClientConfig, WireEncoding};
 use crate::crypto::vault::StoreKey;
 use crate::protocol::codec::Encoding;
 
@@ -54,6 +55,16 @@ pub struct Settings {
     /// Plain http to other machines too.
     pub allow_http: bool,
     pub encoding: Encoding,
+}
+
+impl From<&ClientConfig> for Settings {
+    fn from(config: &ClientConfig) -> Self {
+        let encoding = match config.encoding {
+            WireEncoding::Json => Encoding::Json,
+            WireEncoding::Msgpack => Encoding::MessagePack,
+        };
+        Self { allow_http: config.allow_http, encoding }
+    }
 }
 
 impl Default for Settings {

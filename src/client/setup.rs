@@ -27,7 +27,7 @@ use super::unlock::{self, NewKey, Protection};
 use super::{Client, Events, Settings};
 use crate::crypto::vault::StoreKey;
 use crate::protocol::PROTOCOL_VERSION;
-use crate::protocol::auth::{AuthConfig, LoggedIn, Login, Register, Registration, SecretText};
+use crate::protocol::auth::{AuthConfig, LoggedIn, Login, Register, SecretText};
 use crate::protocol::devices::Device;
 use crate::protocol::error::{ErrorBody, ErrorCode, ErrorInfo};
 use crate::protocol::limits::{DEVICE_NAME_MAX, PASSWORD_MAX, PASSWORD_MIN, USERNAME_MAX, USERNAME_MIN};
@@ -77,9 +77,13 @@ impl Server {
     async fn ask_what_it_is(url: ServerUrl, transport: Arc<dyn Transport>, settings: Settings) -> Result<Self, Problem> {
         let call = Call { method: Method::Get, path: "/auth/config".to_owned(), body: None, bearer: None };
         let answer = transport.http(call).await.map_err(|error| error.problem(url.origin()))?;
-        let config: AuthConfig = if answer.status == 200 { serde_json::from_slice(&answer.body).ok() } else { None }
-            .ok_or_else(|| {
-                let what = if answer.status == 200 { "something else answers there".to_owned() } else { format!("HTTP {}", answer.status) };
+        let config: AuthConfig =
+            if answer.status == 200 { serde_json::from_slice(&answer.body).ok() } else { None }.ok_or_else(|| {
+                let what = if answer.status == 200 {
+                    "something else answers there".to_owned()
+                } else {
+                    format!("HTTP {}", answer.status)
+                };
                 Problem::new(ProblemKind::Network, format!("{url} is not a chat server: {what}"))
                     .hint("Check the address and the port.")
             })?;
@@ -106,9 +110,6 @@ impl Server {
     ) -> Result<NewLogin, Problem> {
         check_username(username)?;
         check_password(password)?;
-        if self.config.registration == Registration::Closed && invite_code.is_some() {
-            return Err(Problem::new(ProblemKind::Permission, "registration is closed on this server"));
-        }
         let request = Register {
             username: username.to_owned(),
             password: password.clone(),
@@ -124,21 +125,24 @@ impl Server {
     ///
     /// # Errors
     /// When name, password or code are wrong, or the account is suspended.
-    pub async fn log_in(&self, username: &str, password: &SecretText, totp_code: Option<&SecretText>) -> Result<NewLogin, Problem> {
+    pub async fn log_in(
+        &self,
+        username: &str,
+        password: &SecretText,
+        totp_code: Option<&SecretText>,
+    ) -> Result<NewLogin, Problem> {
         if password.0.len() > PASSWORD_MAX {
             return Err(wrong_password());
         }
-        let request =
-            Login { username: username.to_owned(), password: password.clone(), totp_code: totp_code.cloned() };
+        let request = Login { username: username.to_owned(), password: password.clone(), totp_code: totp_code.cloned() };
         let answer: LoggedIn = self.call(Method::Post, "/auth/login", Some(&request), None).await?;
         self.new_login(answer)
     }
 
     fn new_login(&self, answer: LoggedIn) -> Result<NewLogin, Problem> {
         let LoggedIn { user, tokens, recovery_code } = answer;
-        let record =
-            SessionRecord::new(user, self.url.origin().to_owned(), self.config.name.clone(), device_name(), tokens)
-                .map_err(|what| Problem::new(ProblemKind::Network, format!("{} is not a chat server: {what}", self.url)))?;
+        let record = SessionRecord::new(user, self.url.origin().to_owned(), self.config.name.clone(), device_name(), tokens)
+            .map_err(|what| Problem::new(ProblemKind::Network, format!("{} is not a chat server: {what}", self.url)))?;
         Ok(NewLogin { record, recovery_code, server: self.url.clone(), settings: self.settings })
     }
 
@@ -156,10 +160,8 @@ impl Server {
         body: Option<&B>,
         bearer: Option<SecretText>,
     ) -> Result<T, Problem> {
-        let body = body
-            .map(serde_json::to_vec)
-            .transpose()
-            .map_err(|error| Problem::new(ProblemKind::Failed, error.to_string()))?;
+        let body =
+            body.map(serde_json::to_vec).transpose().map_err(|error| Problem::new(ProblemKind::Failed, error.to_string()))?;
         let call = Call { method, path: path.to_owned(), body, bearer };
         let answer = self.transport.http(call).await.map_err(|error| error.problem(self.url.origin()))?;
         parse(&self.url, &answer)
@@ -173,8 +175,11 @@ impl Server {
     pub async fn begin(&self, profile: &Profile, login: NewLogin, protection: Protection) -> Result<Begun, Problem> {
         free(profile)?;
         if self.has_devices(&login).await? {
-            return Err(Problem::new(ProblemKind::Auth, "this account has a device already, and its keys are not in this profile")
-                .hint("Use the profile of that device. Linking a second device comes with a later release."));
+            return Err(Problem::new(
+                ProblemKind::Auth,
+                "this account has a device already, and its keys are not in this profile",
+            )
+            .hint("Use the profile of that device. Linking a second device comes with a later release."));
         }
         let lock = super::own(profile)?;
         let NewLogin { record, server, settings, .. } = login;
@@ -278,14 +283,16 @@ pub async fn settle(events: &mut Events) -> Result<(Arc<Account>, Vec<ClientEven
         Err(Problem::new(ProblemKind::Failed, "the client has ended"))
     };
     let account = tokio::time::timeout(SETTLING, waiting).await.unwrap_or_else(|_| {
-        Err(Problem::new(ProblemKind::Network, "the server does not answer").hint("What was made is saved. Start again to go on."))
+        Err(Problem::new(ProblemKind::Network, "the server does not answer")
+            .hint("What was made is saved. Start again to go on."))
     })?;
     Ok((account, heard))
 }
 
 fn parse<T: DeserializeOwned>(server: &ServerUrl, answer: &Answer) -> Result<T, Problem> {
     let not_chat = |what: &str| {
-        Problem::new(ProblemKind::Network, format!("{server} is not a chat server: {what}")).hint("Check the address and the port.")
+        Problem::new(ProblemKind::Network, format!("{server} is not a chat server: {what}"))
+            .hint("Check the address and the port.")
     };
     if (200..300).contains(&answer.status) {
         return serde_json::from_slice(&answer.body).map_err(|_| not_chat("its answer makes no sense"));
@@ -310,7 +317,7 @@ fn refusal(error: ErrorInfo) -> Problem {
         }
         ErrorCode::Suspended => Problem::new(ProblemKind::Permission, message).hint("Ask whoever runs the server."),
         ErrorCode::Forbidden => Problem::new(ProblemKind::Permission, message)
-            .hint("Ask whoever runs the server for an invitation, and give its code with --invite."),
+            .hint("Ask whoever runs the server for an invitation, and give its code when asked, or with --invite-file."),
         ErrorCode::RateLimited | ErrorCode::SlowMode => {
             let wait = error.details.and_then(|details| serde_json::from_value::<RetryAfter>(details).ok());
             let hint = wait.map_or_else(
@@ -328,7 +335,8 @@ fn refusal(error: ErrorInfo) -> Problem {
 }
 
 fn wrong_password() -> Problem {
-    Problem::new(ProblemKind::Auth, "wrong username or password").hint("Names are lower case. A lost password: the recovery code helps.")
+    Problem::new(ProblemKind::Auth, "wrong username or password")
+        .hint("Names are lower case. A lost password: the recovery code helps.")
 }
 
 /// # Errors
@@ -368,6 +376,7 @@ fn device_name() -> String {
 mod tests {
     use super::super::transport::memory::{self, Asked};
     use super::*;
+    use crate::protocol::auth::Registration;
 
     async fn against(status: u16, body: serde_json::Value) -> (Server, tokio::task::JoinHandle<()>) {
         let (transport, mut peer) = memory::pair();
@@ -389,7 +398,8 @@ mod tests {
     }
 
     async fn login_error(status: u16, code: &str) -> Problem {
-        let body = serde_json::json!({"error": {"code": code, "message": "as the server says", "details": {"retry_after_ms": 1500}}});
+        let body =
+            serde_json::json!({"error": {"code": code, "message": "as the server says", "details": {"retry_after_ms": 1500}}});
         let (server, _serving) = against(status, body).await;
         server.log_in("ana", &"long enough".into(), None).await.unwrap_err()
     }
@@ -429,7 +439,9 @@ mod tests {
     async fn a_hopeless_name_or_password_is_refused_here() {
         let (server, _serving) = against(500, serde_json::json!(null)).await;
         let long = "x".repeat(1 << 20);
-        for (name, password) in [("Ana", "long enough"), ("an", "long enough"), ("ana", "short"), ("ana", &long), (".ana", "long enough")] {
+        for (name, password) in
+            [("Ana", "long enough"), ("an", "long enough"), ("ana", "short"), ("ana", &long), (".ana", "long enough")]
+        {
             let problem = server.register(name, &password.into(), None, None).await.unwrap_err();
             assert_eq!(problem.kind, ProblemKind::Usage, "{name}");
         }

@@ -16,9 +16,11 @@ use zeroize::Zeroizing;
 use super::model::{Problem, ProblemKind};
 use super::profile::{Profile, io_problem, write_private};
 use crate::crypto::Error;
-use crate::crypto::vault::{StoreKey, WrappedKey};
+use crate::crypto::vault::WrappedKey;
 use crate::protocol::auth::SecretText;
 use crate::protocol::codec::Blob;
+
+pub use crate::crypto::vault::StoreKey;
 
 /// Characters of a new passphrase.
 pub const PASSPHRASE_MIN: usize = 8;

@@ -122,6 +122,18 @@ pub enum LogFormat {
 pub struct ClientConfig {
     /// `https://HOST[:PORT]` that a new profile offers; empty: ask.
     pub server: String,
+    /// Plain http to other machines too: passwords and tokens are readable on the way.
+    pub allow_http: bool,
+    /// How frames are written on the WebSocket.
+    pub encoding: WireEncoding,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WireEncoding {
+    #[default]
+    Json,
+    Msgpack,
 }
 
 impl Default for ServerConfig {

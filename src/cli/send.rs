@@ -1,0 +1,188 @@
+//! `chat send TARGET [TEXT]`: from scripts and from people. Beside a running client it uses that one; alone it connects, sends
+//! and leaves. A message is either not sent and not kept, or it has an id and is on disk.
+
+use std::io::Read as _;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+use tokio::time::{Instant, timeout_at};
+
+use super::print::{Printer, Style};
+use super::session::{self, Session};
+use super::target::{MessageName, Target};
+use super::{Globals, Stop, clean};
+use crate::client::command::{Command, Place};
+use crate::client::event::{Answer, ClientEvent};
+use crate::client::model::{Delivery, Problem, ProblemKind, SendBlock, TimelineItem};
+use crate::protocol::ids::{ChannelId, MessageId};
+use crate::tui::text::Clean;
+
+/// Bytes of a text that fit into one message (`docs/CRYPTO.md`, limits).
+const TEXT_MAX: usize = 49_152;
+/// With `--queue` a line that is not up soon is not waited for.
+const QUEUE_WAIT: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Args)]
+pub struct SendArgs {
+    /// #channel, #community/channel, @user, or a channel's id
+    target: Target,
+    /// What to say; without it, or as -, standard input
+    #[arg(allow_hyphen_values = true)]
+    text: Option<String>,
+    /// Write into the thread of this message
+    #[arg(long, value_name = "MESSAGE")]
+    thread: Option<MessageName>,
+    /// Quote this message
+    #[arg(long, value_name = "MESSAGE")]
+    reply: Option<MessageName>,
+    /// Wait for the server however long it takes
+    #[arg(long, conflicts_with = "queue")]
+    wait: bool,
+    /// Keep it for later when the server cannot be reached: exit 0
+    #[arg(long)]
+    queue: bool,
+    /// Seconds to wait for the server
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: u64,
+}
+
+/// # Errors
+/// When nothing was sent, or nobody confirmed it.
+pub fn run(args: SendArgs, globals: &Globals) -> Result<(), Stop> {
+    let text = text(args.text.as_deref())?;
+    super::block_on(async {
+        let mut session = Session::open(globals).await?;
+        let sent = send(&mut session, args, text, globals).await;
+        session.close().await;
+        sent
+    })
+}
+
+fn text(argument: Option<&str>) -> Result<String, Stop> {
+    let text = match argument {
+        Some(text) if text != "-" => text.to_owned(),
+        _ => {
+            let mut bytes = Vec::new();
+            std::io::stdin()
+                .lock()
+                .take(TEXT_MAX as u64 + 2)
+                .read_to_end(&mut bytes)
+                .map_err(|error| Problem::new(ProblemKind::Usage, format!("cannot read standard input: {error}")))?;
+            String::from_utf8(bytes).map_err(|_| {
+                Problem::new(ProblemKind::Usage, "standard input is not UTF-8 text")
+                    .hint("Files cannot be sent yet; encode them first.")
+            })?
+        }
+    };
+    let text = text.trim_end_matches(['\n', '\r']);
+    if text.trim().is_empty() {
+        return Err(Problem::new(ProblemKind::Usage, "there is nothing to send")
+            .hint("Give the text, or write it to standard input.")
+            .into());
+    }
+    if text.len() > TEXT_MAX {
+        return Err(Problem::new(ProblemKind::Usage, format!("the text is longer than {TEXT_MAX} bytes"))
+            .hint("Send it in parts. Nothing was sent.")
+            .into());
+    }
+    Ok(text.to_owned())
+}
+
+async fn send(session: &mut Session, args: SendArgs, text: String, globals: &Globals) -> Result<(), Stop> {
+    let within = match (args.queue, args.wait) {
+        (true, _) => QUEUE_WAIT,
+        (_, true) => Duration::from_secs(86_400 * 365),
+        _ => Duration::from_secs(args.timeout),
+    };
+    let deadline = Instant::now() + within;
+    let online = session.online(within).await;
+    if !online && !args.queue {
+        return Err(session.offline().hint("Nothing was sent or kept; --queue keeps it for later, --wait waits.").into());
+    }
+    let channel = args.target.open(session).await?;
+    if let Some(problem) = blocked(session, channel.id) {
+        return Err(problem.into());
+    }
+    let thread = resolve(args.thread, session, channel.id).await?;
+    let reply_to = resolve(args.reply, session, channel.id).await?;
+    let place = Place { channel_id: channel.id, thread };
+    let command = Command::SendText { place, text: text.into(), reply_to, mentions: Vec::new() };
+    let id = match session.call(command).await? {
+        Answer::Queued { id } => id,
+        other => return Err(Problem::new(ProblemKind::Failed, format!("unexpected answer: {other:?}")).into()),
+    };
+    let seq = if online { confirmed(session, channel.id, id, deadline).await? } else { None };
+    if seq.is_none() && !args.queue {
+        return Err(Problem::new(ProblemKind::Network, format!("message {id} is not confirmed yet"))
+            .hint("It is kept and goes out, once, with the next client that connects. Do not send it again.")
+            .into());
+    }
+    let mut out = Printer::new(globals);
+    if out.is_json() {
+        let state = if seq.is_some() { "sent" } else { "queued" };
+        out.object("sent", json!({ "id": id, "channel_id": channel.id, "channel": channel.full(), "seq": seq, "state": state }))?;
+    } else if !globals.quiet {
+        out.line(&[(Style::Plain, &Clean::ours(id.to_string()))])?;
+    }
+    Ok(out.flush()?)
+}
+
+async fn resolve(
+    name: Option<MessageName>,
+    session: &mut Session,
+    channel_id: ChannelId,
+) -> Result<Option<crate::client::model::MessageRef>, Stop> {
+    match name {
+        Some(name) => name.resolve(session, channel_id).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The server's number of the message; none when the time is over.
+async fn confirmed(session: &mut Session, channel: ChannelId, id: MessageId, deadline: Instant) -> Result<Option<u64>, Stop> {
+    loop {
+        let event = match timeout_at(deadline, session.next()).await {
+            Err(_) => return Ok(None),
+            Ok(None | Some(ClientEvent::Closed)) => return Err(session::ended().into()),
+            Ok(Some(event)) => event,
+        };
+        let ClientEvent::Timeline { channel_id, items } = event else { continue };
+        let Some(item) = items.iter().find(|item| channel_id == channel && is_own(item, id)) else { continue };
+        match &item.delivery {
+            Delivery::Sent | Delivery::Delivered | Delivery::Read => return Ok(Some(item.seq.unwrap_or(0))),
+            Delivery::Failed(why) => {
+                return Err(Problem::new(ProblemKind::Permission, format!("the message was refused: {}", clean(why)))
+                    .hint("It is kept under its id; `chat tui` can try again or discard it.")
+                    .into());
+            }
+            Delivery::Waiting | Delivery::Received => {}
+        }
+    }
+}
+
+fn is_own(item: &TimelineItem, id: MessageId) -> bool {
+    item.mine && item.key.id == id
+}
+
+/// Why nothing can be written there, before anything is.
+fn blocked(session: &Session, channel: ChannelId) -> Option<Problem> {
+    let all = super::print::channels(&session.tree);
+    let (_, node) = all.iter().find(|(name, _)| name.id == channel)?;
+    let problem = match node.blocked.as_ref()? {
+        SendBlock::IdentityChanged { name, .. } => {
+            Problem::new(ProblemKind::Crypto, format!("the identity key of {} changed", clean(name)))
+                .hint("Compare safety numbers in `chat tui` (F8) before you write. Nothing was sent.")
+        }
+        SendBlock::Equivocation { name, .. } => {
+            Problem::new(ProblemKind::Crypto, format!("two different device lists of {} claim the same place", clean(name)))
+                .hint("The server or that person's device is lying. Nothing was sent.")
+        }
+        SendBlock::LogStopped => Problem::new(ProblemKind::Crypto, "the membership log of this channel does not verify")
+            .hint("The server may be lying about who is a member. Nothing was sent."),
+        SendBlock::ReadOnly => Problem::new(ProblemKind::Permission, "this channel is read-only for you"),
+        SendBlock::Archived => Problem::new(ProblemKind::Permission, "this channel is archived"),
+        SendBlock::NotMember => Problem::new(ProblemKind::Permission, "you are not a member of this channel any more"),
+    };
+    Some(problem)
+}

@@ -1,0 +1,221 @@
+//! A client for one subcommand: the one that runs in another process, else one of our own for as long as it takes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::{Globals, Stop, ask};
+use crate::client::command::Command;
+use crate::client::event::{Answer, ClientEvent};
+use crate::client::model::{Account, Connection, Problem, ProblemKind, Tree};
+use crate::client::profile::{Directories, Profile};
+use crate::client::unlock::StoreKey;
+use crate::client::{Client, Events, Settings, setup, unlock};
+use crate::config::{Config, Sources};
+
+/// Events that are kept while something else is waited for; older ones are in the store.
+const HEARD: usize = 4096;
+
+/// An open profile.
+pub struct Session {
+    pub client: Client,
+    pub account: Arc<Account>,
+    pub tree: Arc<Tree>,
+    pub connection: Connection,
+    /// Whether everything that the server has was taken in since the line came up.
+    pub caught_up: bool,
+    events: Events,
+    /// Heard while something else was waited for.
+    heard: VecDeque<ClientEvent>,
+}
+
+/// The configuration, for its client half.
+///
+/// # Errors
+/// When it is wrong: file, line and column.
+pub fn config(globals: &Globals) -> Result<Config, Problem> {
+    Config::load(&Sources::from_process(globals.config.clone(), Vec::new())).map_err(|error| {
+        Problem::new(ProblemKind::Usage, error.to_string()).hint("Every key is explained in config.example.toml.")
+    })
+}
+
+/// # Errors
+/// When the configuration is wrong.
+pub fn settings(globals: &Globals) -> Result<Settings, Problem> {
+    Ok(Settings::from(&config(globals)?.client))
+}
+
+/// # Errors
+/// When the name is wrong or there is no home.
+pub fn profile(globals: &Globals) -> Result<Profile, Problem> {
+    Profile::new(&Directories::from_env()?, &globals.profile)
+}
+
+/// The store key: from the kernel's keyring, from where a script put the passphrase, or from the person.
+///
+/// # Errors
+/// `Locked` without a passphrase or with a wrong one.
+pub async fn key(globals: &Globals, profile: &Profile) -> Result<StoreKey, Stop> {
+    if let Some(key) = unlock::remembered(profile)? {
+        return Ok(key);
+    }
+    let passphrase = match unlock::provided_passphrase()? {
+        Some(passphrase) => passphrase,
+        None => {
+            let otherwise =
+                "Set CHAT_PASSPHRASE_FILE or CHAT_PASSPHRASE_FD, keep `chat tui` open, or let the kernel remember it.";
+            let question = format!("Passphrase of profile {}", profile.name);
+            ask::secret(globals, &question, otherwise).map_err(|stop| match stop {
+                Stop::Problem(problem) => {
+                    Problem::new(ProblemKind::Locked, format!("profile `{}` is locked", profile.name)).hint(problem.hint).into()
+                }
+                signal @ Stop::Signal(_) => signal,
+            })?
+        }
+    };
+    let place = profile.clone();
+    Ok(tokio::task::spawn_blocking(move || unlock::unlock(&place, &passphrase, false))
+        .await
+        .map_err(|error| Problem::new(ProblemKind::Failed, error.to_string()))??)
+}
+
+impl Session {
+    /// Attaches to a running client, or opens the profile here.
+    ///
+    /// # Errors
+    /// When there is no account, no key, or no store.
+    pub async fn open(globals: &Globals) -> Result<Self, Stop> {
+        let profile = profile(globals)?;
+        profile.require_account()?;
+        let (client, events) = match Client::attach(&profile).await? {
+            Some(running) => running,
+            None => {
+                let settings = settings(globals)?;
+                Client::open(&profile, key(globals, &profile).await?, settings).await?
+            }
+        };
+        Self::begin(client, events).await
+    }
+
+    /// Attaches to a running client; none when there is none.
+    ///
+    /// # Errors
+    /// When one runs and does not answer.
+    pub async fn attach(profile: &Profile) -> Result<Option<Self>, Stop> {
+        match Client::attach(profile).await? {
+            Some((client, events)) => Self::begin(client, events).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Waits for the account of a client that was just opened.
+    ///
+    /// # Errors
+    /// When the engine says that there is none.
+    pub async fn begin(client: Client, mut events: Events) -> Result<Self, Stop> {
+        let (account, heard) = setup::settle(&mut events).await?;
+        let mut session = Self {
+            client,
+            account,
+            tree: Arc::default(),
+            connection: Connection::Starting,
+            caught_up: false,
+            events,
+            heard: VecDeque::new(),
+        };
+        for event in heard {
+            session.note(&event);
+            session.keep(event);
+        }
+        Ok(session)
+    }
+
+    /// The next event; none when the client ended.
+    pub async fn next(&mut self) -> Option<ClientEvent> {
+        if let Some(event) = self.heard.pop_front() {
+            return Some(event);
+        }
+        let event = self.events.recv().await?;
+        self.note(&event);
+        Some(event)
+    }
+
+    /// Asks and waits for the answer; what else is heard comes later through [`Session::next`].
+    ///
+    /// # Errors
+    /// What the command answered.
+    pub async fn call(&mut self, command: Command) -> Result<Answer, Problem> {
+        let asked = self.client.send(command);
+        while let Some(event) = self.events.recv().await {
+            self.note(&event);
+            match event {
+                ClientEvent::Done { request, result } if request == asked => return result,
+                other => self.keep(other),
+            }
+        }
+        Err(ended())
+    }
+
+    /// Waits until the line is up and everything was caught up with; false when that did not happen in time.
+    pub async fn online(&mut self, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        while !(self.caught_up && matches!(self.connection, Connection::Online { .. })) {
+            if matches!(self.connection, Connection::LoggedOut { .. }) {
+                return false;
+            }
+            let Ok(Some(event)) = timeout_at(deadline, self.events.recv()).await else { return false };
+            self.note(&event);
+            self.keep(event);
+        }
+        true
+    }
+
+    /// For [`Session::next`]; what [`Session::note`] took in needs no second hearing.
+    fn keep(&mut self, event: ClientEvent) {
+        if matches!(event, ClientEvent::Timeline { .. } | ClientEvent::TimelineRemoved { .. } | ClientEvent::Closed) {
+            self.heard.push_back(event);
+            if self.heard.len() > HEARD {
+                self.heard.pop_front();
+            }
+        }
+    }
+
+    /// Why there is no line.
+    pub fn offline(&self) -> Problem {
+        match &self.connection {
+            Connection::LoggedOut { why } => Problem::new(ProblemKind::Auth, format!("not logged in: {}", why.raw()))
+                .hint("Run `chat login`; your history is kept."),
+            Connection::Offline { why, .. } => {
+                Problem::new(ProblemKind::Network, format!("the server cannot be reached: {}", why.raw()))
+            }
+            _ => Problem::new(ProblemKind::Network, "the server does not answer"),
+        }
+    }
+
+    /// Puts everything away.
+    pub async fn close(self) {
+        self.client.close().await;
+    }
+
+    fn note(&mut self, event: &ClientEvent) {
+        match event {
+            ClientEvent::Opened { account, tree } => (self.account, self.tree) = (account.clone(), tree.clone()),
+            ClientEvent::Tree(tree) => self.tree = tree.clone(),
+            ClientEvent::Connection(connection) => {
+                if !matches!(connection, Connection::Online { .. }) {
+                    self.caught_up = false;
+                }
+                self.connection = connection.clone();
+            }
+            ClientEvent::Syncing { remaining } => self.caught_up = *remaining == 0,
+            _ => {}
+        }
+    }
+}
+
+/// The client ended under us.
+pub fn ended() -> Problem {
+    Problem::new(ProblemKind::Failed, "the client has ended").hint("Run `chat doctor`.")
+}

@@ -1,0 +1,275 @@
+//! Where a message goes: `#channel`, `#community/channel`, `@user`, or an id.
+
+use std::str::FromStr;
+
+use super::print::{ChannelName, channels};
+use super::session::Session;
+use super::{Stop, clean};
+use crate::client::command::{Command, Place};
+use crate::client::event::Answer;
+use crate::client::model::{Anchor, MessageRef, Problem, ProblemKind, Tree};
+use crate::protocol::channels::ChannelKind;
+use crate::protocol::ids::{ChannelId, MessageId, UserId};
+
+/// How far back a message is looked for by its id alone.
+const LOOK_BACK: usize = 1000;
+
+/// As it was typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    Channel { community: Option<String>, name: String },
+    User(String),
+    Id(ChannelId),
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let how = || "write #channel, #community/channel, @user, or an id".to_owned();
+        if let Some(name) = text.strip_prefix('@') {
+            return if name.is_empty() { Err(how()) } else { Ok(Self::User(name.to_owned())) };
+        }
+        if let Some(name) = text.strip_prefix('#') {
+            let (community, name) = match name.rsplit_once('/') {
+                Some((community, name)) => (Some(community.to_owned()), name),
+                None => (None, name),
+            };
+            if name.is_empty() || community.as_deref() == Some("") {
+                return Err(how());
+            }
+            return Ok(Self::Channel { community, name: name.to_owned() });
+        }
+        ChannelId::from_str(text).map(Self::Id).map_err(|_| how())
+    }
+}
+
+impl Target {
+    /// The channel of that name in what this device knows; DMs that do not exist yet are not found.
+    ///
+    /// # Errors
+    /// `NotFound`, or `Usage` when several fit.
+    pub fn find(&self, tree: &Tree) -> Result<ChannelName, Problem> {
+        let all = channels(tree);
+        let fits: Vec<&ChannelName> = match self {
+            Self::Id(id) => all.iter().filter(|(name, _)| name.id == *id).map(|(name, _)| name).collect(),
+            Self::User(user) => all
+                .iter()
+                .filter(|(_, node)| node.peer.as_ref().is_some_and(|peer| peer.username.raw() == user))
+                .map(|(name, _)| name)
+                .collect(),
+            Self::Channel { community, name } => {
+                let in_community = |of: &ChannelName| {
+                    community
+                        .as_ref()
+                        .is_none_or(|community| of.full().strip_suffix(&format!("/{name}")) == Some(&format!("#{community}")))
+                };
+                all.iter()
+                    .filter(|(_, node)| node.kind != ChannelKind::Dm && node.name.raw() == name)
+                    .map(|(name, _)| name)
+                    .filter(|of| in_community(of))
+                    .collect()
+            }
+        };
+        match fits.as_slice() {
+            [one] => Ok((*one).clone()),
+            [] => Err(Problem::new(ProblemKind::NotFound, format!("there is no {self} here"))
+                .hint("`chat channels` lists what there is.")),
+            several => {
+                let names: Vec<String> = several.iter().map(|name| clean(&name.full().into()).into_string()).collect();
+                Err(Problem::new(ProblemKind::Usage, format!("{self} is not one channel: {}", names.join(", ")))
+                    .hint("Write #community/channel, or the id that `chat channels --json` shows."))
+            }
+        }
+    }
+
+    /// As [`Target::find`]; a DM with somebody new is begun.
+    ///
+    /// # Errors
+    /// As [`Target::find`], and when the person is not found.
+    pub async fn open(&self, session: &mut Session) -> Result<ChannelName, Stop> {
+        let missing = match self.find(&session.tree) {
+            Err(problem) if problem.kind == ProblemKind::NotFound => problem,
+            found => return Ok(found?),
+        };
+        let Self::User(user) = self else { return Err(missing.into()) };
+        let people = match session.call(Command::FindPeople { query: user.clone() }).await? {
+            Answer::People(people) => people,
+            _ => Vec::new(),
+        };
+        let Some(person) = people.into_iter().find(|person| person.username.raw() == user) else {
+            return Err(Problem::new(ProblemKind::NotFound, format!("there is nobody called @{user}"))
+                .hint("You see people who share a community with you; others only by their exact name.")
+                .into());
+        };
+        match session.call(Command::OpenDm { user_id: person.user_id }).await? {
+            Answer::Channel(id) => self.find(&session.tree).or_else(|_| Self::Id(id).find(&session.tree)).map_err(Stop::from),
+            _ => Err(missing.into()),
+        }
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Channel { community: Some(community), name } => write!(f, "#{community}/{name}"),
+            Self::Channel { community: None, name } => write!(f, "#{name}"),
+            Self::User(user) => write!(f, "@{user}"),
+            Self::Id(id) => write!(f, "channel {id}"),
+        }
+    }
+}
+
+/// A message: its id, or `author/id` as `--json` output has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageName {
+    author: Option<UserId>,
+    id: MessageId,
+}
+
+impl FromStr for MessageName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let how = |_| "write the message's id, or AUTHOR_ID/ID".to_owned();
+        match text.split_once('/') {
+            Some((author, id)) => Ok(Self { author: Some(author.parse().map_err(how)?), id: id.parse().map_err(how)? }),
+            None => Ok(Self { author: None, id: text.parse().map_err(how)? }),
+        }
+    }
+}
+
+impl MessageName {
+    /// The full reference: an id alone could be anybody's.
+    ///
+    /// # Errors
+    /// `NotFound` when this device does not have it among the newest.
+    pub async fn resolve(self, session: &mut Session, channel_id: ChannelId) -> Result<MessageRef, Stop> {
+        if let Some(author) = self.author {
+            return Ok(MessageRef { author, id: self.id });
+        }
+        let place = Place { channel_id, thread: None };
+        let mut anchor = Anchor::Newest;
+        let mut seen = 0;
+        while seen < LOOK_BACK {
+            let Answer::Page(page) = session.call(Command::LoadTimeline { place, anchor, limit: 200 }).await? else { break };
+            if let Some(item) = page.items.iter().find(|item| item.key.id == self.id) {
+                return Ok(item.key);
+            }
+            let Some(oldest) = page.items.first().filter(|_| !page.at_start) else { break };
+            seen += page.items.len();
+            anchor = Anchor::Before(oldest.key);
+        }
+        Err(Problem::new(ProblemKind::NotFound, "there is no such message in this channel")
+            .hint("In a thread or further back: write AUTHOR_ID/ID, as `chat tail --json` shows them.")
+            .into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::client::model::{ChannelNode, CommunityNode, GroupNode, Peer, Trust};
+    use crate::protocol::channels::NotifyLevel;
+    use crate::protocol::communities::{Role, Visibility};
+    use crate::protocol::ids::{CommunityId, GroupId};
+    use crate::protocol::users::Status;
+
+    fn node(id: u8, name: &str, kind: ChannelKind) -> Arc<ChannelNode> {
+        Arc::new(ChannelNode {
+            id: ChannelId::from_bytes([id; 16]),
+            kind,
+            community_id: None,
+            group_id: None,
+            name: name.into(),
+            topic: None,
+            peer: (kind == ChannelKind::Dm).then(|| Peer {
+                user_id: UserId::from_bytes([id; 16]),
+                username: name.into(),
+                display_name: None,
+                trust: Trust::Unknown,
+                status: Status::Offline,
+            }),
+            private: false,
+            read_only: false,
+            archived: false,
+            muted: false,
+            notify: NotifyLevel::All,
+            unread: 0,
+            mentions: 0,
+            read_seq: 0,
+            has_draft: false,
+            last_at: None,
+            member_count: 2,
+            blocked: None,
+        })
+    }
+
+    fn community(id: u8, name: &str, channels: Vec<Arc<ChannelNode>>) -> Arc<CommunityNode> {
+        Arc::new(CommunityNode {
+            id: CommunityId::from_bytes([id; 16]),
+            name: name.into(),
+            description: None,
+            my_role: Role::Member,
+            member_count: 2,
+            open: true,
+            unread: 0,
+            mentions: 0,
+            groups: vec![GroupNode {
+                id: GroupId::from_bytes([id; 16]),
+                name: "g".into(),
+                visibility: Visibility::Public,
+                channels,
+            }],
+            warning: None,
+        })
+    }
+
+    fn tree() -> Tree {
+        Tree {
+            communities: vec![
+                community(1, "acme", vec![node(1, "ops", ChannelKind::Text), node(2, "general", ChannelKind::Text)]),
+                community(2, "home/lab", vec![node(3, "general", ChannelKind::Text)]),
+            ],
+            dms: vec![node(4, "bo", ChannelKind::Dm)],
+            waiting: 0,
+        }
+    }
+
+    fn find(text: &str) -> Result<u8, ProblemKind> {
+        let target: Target = text.parse().unwrap();
+        target.find(&tree()).map(|name| name.id.as_bytes()[0]).map_err(|problem| problem.kind)
+    }
+
+    #[test]
+    fn targets_name_one_channel_or_say_why_not() {
+        assert_eq!(find("#ops"), Ok(1));
+        assert_eq!(find("#acme/general"), Ok(2));
+        assert_eq!(find("#home/lab/general"), Ok(3), "a community's name may have a slash");
+        assert_eq!(find("@bo"), Ok(4));
+        assert_eq!(find(&ChannelId::from_bytes([3; 16]).to_string()), Ok(3));
+        assert_eq!(find("#general"), Err(ProblemKind::Usage), "in two communities");
+        assert_eq!(find("#nothing"), Err(ProblemKind::NotFound));
+        assert_eq!(find("#bo"), Err(ProblemKind::NotFound), "a person is no channel");
+        assert_eq!(find("@ops"), Err(ProblemKind::NotFound));
+    }
+
+    #[test]
+    fn what_is_no_target_is_refused() {
+        for bad in ["", "ops", "#", "@", "#/x", "#x/", "00000000-0000-0000-0000-00000000000X"] {
+            assert!(Target::from_str(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_named_with_or_without_its_author() {
+        let id = "01912d68-783e-7a03-8467-5661c1243ad4";
+        assert_eq!(id.parse::<MessageName>().unwrap().author, None);
+        assert!(format!("{id}/{id}").parse::<MessageName>().unwrap().author.is_some());
+        for bad in ["", "x", "/", &format!("x/{id}")] {
+            assert!(bad.parse::<MessageName>().is_err(), "{bad}");
+        }
+    }
+}
