@@ -73,9 +73,7 @@ impl Prf {
             }
             counter = counter.wrapping_add(1);
             mac.update(&[counter]);
-            let mut code = mac.finalize().into_bytes();
-            block.copy_from_slice(&code);
-            code.as_mut_slice().zeroize();
+            block.copy_from_slice(&mac.finalize().into_bytes());
             let (start, _) = block.split_at(chunk.len());
             chunk.copy_from_slice(start);
         }

@@ -116,13 +116,7 @@ impl Session {
         padding::pad_onto(&mut frame, content).ok_or(Error::Limit)?;
         keys.seal_in_place(&ad, &mut frame, start)?;
 
-        let next = Self {
-            binding: Arc::clone(&self.binding),
-            ratchet,
-            handshake: self.handshake.clone(),
-            carried: self.carried.saturating_add(1),
-            ..*self
-        };
+        let next = Self { ratchet, carried: self.carried.saturating_add(1), ..self.clone() };
         Ok((next, Sealed { frame, wire_nonce, session_id, ratchet_key, n }))
     }
 
@@ -146,13 +140,12 @@ impl Session {
         let content = Content::from_bytes(&bytes)?;
 
         let next = Self {
-            binding: Arc::clone(&self.binding),
             ratchet,
             handshake: None,
             receive_only: false,
             last_received: Some(now),
             carried: self.carried.saturating_add(1),
-            ..*self
+            ..self.clone()
         };
         Ok((next, Plain { bytes, content, from: self.binding.peer }))
     }

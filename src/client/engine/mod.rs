@@ -1,29 +1,154 @@
 //! The client as a machine: inputs are pushed in, what has to be saved and done comes out.
 //!
 //! It never awaits and does no I/O; it knows no clock and no global randomness: time and randomness are arguments. It reads
-//! through [`Store`] and writes only by returning [`Changes`], which the driver saves before it performs the rest.
-//! Start with [`io`], then [`Engine::handle`].
+//! through [`Store`] and writes only by returning [`Changes`](super::store::Changes), which the driver saves before it
+//! performs the rest. Start with [`io`], then [`Engine::handle`]; each concern has its file:
+//!
+//! `keys` this device · `sync` streams in step · `outbox` what waits · `contacts` whom we know by which keys · `sessions`
+//! and `held` frames of devices · `membership` who belongs where · `groups` channel keys · `timeline` and `lines` what was
+//! said · `places` and `tree` what the server shows · `commands` and `errands` what the user asks for.
+//!
+//! Nothing here acts at once: every step ends in [`Engine::pump`], which looks at what is wanted and possible and asks for
+//! what is missing. So a crash, a lost line or a refusal anywhere loses nothing but time.
 
+mod commands;
+mod contacts;
+mod db;
+mod errands;
+mod groups;
+mod held;
+mod http;
 pub mod io;
+mod keys;
+mod lines;
+mod membership;
+mod outbox;
+mod places;
+mod receipts;
+mod search;
+mod sessions;
+mod sync;
+#[cfg(test)]
+mod tests;
+mod time;
+mod timeline;
+mod tree;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
 
 use rand_core::CryptoRng;
 
-use super::store::{Changes, Store, StoreError};
+use super::event::ClientEvent;
+use super::model::{Connection, MessageRef, Problem, Trust, Untrusted};
+use super::store::{Store, StoreError, Table};
+use crate::crypto::contact::Contact;
 use crate::protocol::codec::Timestamp;
+use crate::protocol::frame::ClientFrame;
+use crate::protocol::ids::{ChannelId, DeviceId, LogId, UserId};
 
 pub use io::{Answer, HttpTag, Input, Line, Login, Method, Output, Request, Step, Unreachable};
 
-/// The state of one profile that is not worth storing: what is under way.
-#[derive(Debug, Default)]
-pub struct Engine {}
+use db::Db;
+use errands::Waiting;
+use time::Timers;
+
+/// The state of one profile: what the store holds of it in memory, and what is under way.
+#[derive(Default)]
+pub struct Engine {
+    me: Option<keys::Me>,
+    keys: Option<keys::Keys>,
+    login: Option<Login>,
+    connection: Connection,
+    places: places::Places,
+    contacts: BTreeMap<UserId, Contact>,
+    lists: contacts::Lists,
+    logs: BTreeMap<LogId, membership::LogState>,
+    feeds: BTreeMap<LogId, membership::LogFeed>,
+    own_chains: BTreeMap<ChannelId, groups::Own>,
+    sessions: sessions::Sessions,
+    bundles_asked: BTreeSet<UserId>,
+    bundles_wanted: BTreeMap<UserId, Vec<DeviceId>>,
+    prekeys_asked: bool,
+    outbox: outbox::Outbox,
+    sync: sync::Sync,
+    http: http::Http,
+    waiting: Vec<Waiting>,
+    timers: Timers,
+    /// The last moment that the driver was asked to come back at.
+    woken: Option<u64>,
+    retrying: bool,
+    retrying_keys: bool,
+    /// Whether receipts go out; the user may turn them off.
+    receipts_off: bool,
+}
+
+/// One step: what it reads, writes and leads to.
+struct Cx<'a> {
+    db: Db<'a>,
+    now: Timestamp,
+    rng: &'a mut dyn CryptoRng,
+    out: Vec<Output>,
+    /// Lines that are new or changed.
+    touched: BTreeSet<(ChannelId, MessageRef)>,
+    removed: Vec<(ChannelId, MessageRef)>,
+    ack_inbox: Option<u64>,
+}
+
+impl Cx<'_> {
+    fn tell(&mut self, event: ClientEvent) {
+        self.out.push(Output::Tell(event));
+    }
+
+    fn send(&mut self, frame: ClientFrame) {
+        self.out.push(Output::Send(frame));
+    }
+
+    fn notice(&mut self, problem: Problem) {
+        self.tell(ClientEvent::Notice(problem));
+    }
+
+    fn random_id(&mut self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        self.rng.fill_bytes(&mut bytes);
+        bytes
+    }
+
+    /// A UUIDv7 of this moment.
+    fn uuid_v7(&mut self) -> uuid::Uuid {
+        let random = self.random_id();
+        let mut bytes = [0; 10];
+        bytes.copy_from_slice(&random[..10]);
+        uuid::Builder::from_unix_timestamp_millis(self.now.as_unix_ms(), &bytes).into_uuid()
+    }
+}
 
 impl Engine {
     /// Takes up a profile: an empty store begins one.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn open(_store: &dyn Store) -> Result<Self, StoreError> {
-        Ok(Self::default())
+    pub fn open(store: &dyn Store) -> Result<Self, StoreError> {
+        let db = Db::new(store);
+        let (me, keys) = keys::open(&db)?;
+        let (contacts, lists) = contacts::open(store)?;
+        let (logs, feeds) = membership::open(store)?;
+        Ok(Self {
+            me,
+            keys,
+            places: places::Places::open(store)?,
+            contacts,
+            lists,
+            logs,
+            feeds,
+            own_chains: groups::open(store)?,
+            outbox: outbox::Outbox::open(&db)?,
+            sync: sync::Sync::open(&db)?,
+            timers: Timers::at_start(),
+            receipts_off: db.has(Table::Account, b"receipts-off")?,
+            ..Self::default()
+        })
     }
 
     /// One step. `now` never matters for safety, only for deadlines and what is shown.
@@ -37,7 +162,100 @@ impl Engine {
         now: Timestamp,
         rng: &mut dyn CryptoRng,
     ) -> Result<Step, StoreError> {
-        let _ = (input, store, now, rng);
-        Ok(Step { changes: Changes::default(), after: Vec::new() })
+        let mut cx =
+            Cx { db: Db::new(store), now, rng, out: Vec::new(), touched: BTreeSet::new(), removed: Vec::new(), ack_inbox: None };
+        match input {
+            Input::LoggedIn(login) => self.on_login(&mut cx, login)?,
+            Input::Command(request, command) => self.on_command(&mut cx, request, command)?,
+            Input::Line(line) => self.on_line(&mut cx, line),
+            Input::Frame(frame) => self.on_frame(&mut cx, frame)?,
+            Input::Http { tag, answer } => self.on_http(&mut cx, tag, answer)?,
+            Input::Tick => {}
+        }
+        self.pump(&mut cx)?;
+        self.finish(&mut cx)?;
+        Ok(Step { changes: cx.db.changes, after: cx.out })
+    }
+
+    /// Does what is due and asks for what is missing.
+    fn pump(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
+        if self.me.is_none() {
+            return Ok(());
+        }
+        let now = cx.now.as_unix_ms();
+        if self.timers.expiry.is_some_and(|at| at <= now) {
+            self.expire(cx)?;
+        }
+        if self.timers.upkeep.is_some_and(|at| at <= now) {
+            self.keep_up(cx)?;
+        }
+        self.pump_sync(cx)?;
+        self.acknowledge_due(cx)?;
+        self.flush_receipts(cx)?;
+        self.ask_for_held(cx)?;
+        self.flush_controls(cx)?;
+        self.pump_outbox(cx)?;
+        self.pump_errands(cx)?;
+        self.pump_logs(cx);
+        self.pump_lists(cx);
+        self.pump_bundles(cx);
+        self.pump_prekeys(cx);
+        Ok(())
+    }
+
+    /// Tells what changed and when to come back.
+    fn finish(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
+        self.send_ack(cx);
+        let touched = std::mem::take(&mut cx.touched);
+        let mut channels: BTreeMap<ChannelId, Vec<lines::Line>> = BTreeMap::new();
+        for (channel_id, key) in touched {
+            if let Some(line) = lines::Line::load(&cx.db, channel_id, key)? {
+                channels.entry(channel_id).or_default().push(line);
+            }
+        }
+        let mut removed: BTreeMap<ChannelId, Vec<MessageRef>> = BTreeMap::new();
+        for (channel_id, key) in std::mem::take(&mut cx.removed) {
+            removed.entry(channel_id).or_default().push(key);
+        }
+        for (channel_id, keys) in removed {
+            cx.tell(ClientEvent::TimelineRemoved { channel_id, keys });
+        }
+        for (channel_id, mut lines) in channels {
+            lines.sort_by_key(|line| (line.position, line.key));
+            let items = lines.iter().map(|line| lines::item(&cx.db, self, line).map(Arc::new)).collect::<Result<_, _>>()?;
+            cx.tell(ClientEvent::Timeline { channel_id, items });
+        }
+        if std::mem::take(&mut self.places.dirty) && self.me.as_ref().is_some_and(|me| me.registered) {
+            cx.tell(ClientEvent::Tree(Arc::new(self.tree())));
+        }
+        let next = self.timers.next(cx.now.as_unix_ms(), self.sessions.next_answer());
+        if next.is_some() && next != self.woken {
+            self.woken = next;
+            if let Some(at) = next.and_then(|at| i64::try_from(at).ok()) {
+                cx.out.push(Output::Wake(Timestamp(at)));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl lines::Viewer for Engine {
+    fn me(&self) -> UserId {
+        self.me_id()
+    }
+
+    fn name(&self, channel_id: ChannelId, user_id: UserId) -> Untrusted {
+        self.places.name_in(channel_id, user_id)
+    }
+
+    fn trust(&self, user_id: UserId) -> Trust {
+        self.trust_of(user_id)
+    }
+}
+
+impl fmt::Debug for Engine {
+    /// It holds keys: nothing of it is printed but how far it is.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("phase", &self.sync.phase).field("outbox", &self.outbox.len()).finish_non_exhaustive()
     }
 }

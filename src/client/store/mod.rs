@@ -50,20 +50,18 @@ tables! {
     Driver = "driver",
     /// The account, the secrets of this device, counters and preferences, each under its name.
     Account = "account",
-    /// Secrets of published prekeys: kind ‖ id.
-    Prekeys = "prekeys",
     /// Pinned identities and their trust: user.
     Contacts = "contacts",
-    /// Signed device lists: user ‖ H(UIK) ‖ seq.
+    /// Signed device lists: user ‖ UIK ‖ seq.
     DeviceLists = "device_lists",
-    /// Device certificates: user ‖ hash.
+    /// Device certificates: hash.
     Certificates = "certificates",
-    /// Ratchet sessions: device address ‖ session id.
+    /// Users whose device lists changed and were not fetched yet: user.
+    StaleLists = "stale_lists",
+    /// Ratchet sessions: device address ‖ session id; and the address of each session id.
     Sessions = "sessions",
-    /// What is known of a peer device beside its sessions: device address.
+    /// What is known of a peer device, with the ids of its sessions: device address.
     PeerDevices = "peer_devices",
-    /// Accepted handshakes: H(EK).
-    Handshakes = "handshakes",
     /// Verified membership logs: log.
     Logs = "logs",
     /// Signed ops: log ‖ seq.
@@ -76,10 +74,14 @@ tables! {
     PeerChains = "peer_chains",
     /// Frames that cannot be judged yet: conversation ‖ order.
     Held = "held",
+    /// Sender keys that cannot be judged yet: channel ‖ order.
+    HeldKeys = "held_keys",
     /// What was sent under which key, for retries.
     SentKeys = "sent_keys",
-    /// Requests for a retry that went out or were answered.
-    Retries = "retries",
+    /// Contents that went out: message id.
+    SentContents = "sent_contents",
+    /// Receipts that are owed: channel ‖ kind ‖ message.
+    Receipts = "receipts",
     /// Contents that were accepted: conversation ‖ sender ‖ message id.
     Seen = "seen",
     /// The same, by time, to forget them: milliseconds ‖ key.

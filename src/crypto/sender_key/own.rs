@@ -35,13 +35,11 @@ pub struct OwnChain {
     epoch0: Epoch,
 }
 
-/// A frame to send: `wire_nonce` travels beside it. The position names it in a request to send again (10.5).
+/// A frame and what travels beside it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sealed {
-    pub frame: Vec<u8>,
     pub wire_nonce: [u8; WIRE_NONCE_LEN],
-    pub chain_id: u32,
-    pub iteration: u32,
+    pub frame: Vec<u8>,
 }
 
 /// Why a chain may not be used for another message.
@@ -83,7 +81,7 @@ impl OwnChain {
                 break chain_id;
             }
         };
-        let (key, signing) = (ChainKey::from(Secret::random(rng)), SigningKey::random(rng));
+        let (key, signing) = (Secret::random(rng), SigningKey::random(rng));
         Ok(Self { channel_id, sender, identity, chain_id, iteration: 0, key, signing, created: now, epoch0: log.epoch() })
     }
 
@@ -140,10 +138,9 @@ impl OwnChain {
         let hash = signed_hash(&head, &header, &wire_nonce, keys.commit(), sealed);
         frame.extend_from_slice(&self.signing.sign(labels::SENDER_KEY_SIGNATURE, &[&hash]));
 
-        let sealed = Sealed { frame, wire_nonce, chain_id: self.chain_id, iteration: self.iteration };
         self.key = next;
         self.iteration += 1;
-        Ok(sealed)
+        Ok(Sealed { wire_nonce, frame })
     }
 
     /// The chain as it is now, for a device that lacks it: it reads from the next message on.
@@ -152,7 +149,7 @@ impl OwnChain {
             channel_id: self.channel_id,
             chain_id: self.chain_id,
             iteration: self.iteration,
-            key: ChainKey::copy_of(self.key.expose()),
+            key: Secret::copy_of(self.key.expose()),
             sign_pub: self.signing.public(),
             epoch: log.epoch(),
             head: log.newest_head(),
@@ -194,7 +191,7 @@ impl OwnChain {
             identity: *reader.array()?,
             chain_id: reader.u32()?,
             iteration: reader.u32()?,
-            key: ChainKey::copy_of(reader.array()?),
+            key: Secret::copy_of(reader.array()?),
             signing: SigningKey::from_seed(reader.array()?),
             created: reader.u64()?,
             epoch0: reader.u64()?,
@@ -220,12 +217,7 @@ impl fmt::Debug for OwnChain {
 
 impl fmt::Debug for Sealed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { frame, wire_nonce: _, chain_id, iteration } = self;
-        f.debug_struct("Sealed")
-            .field("bytes", &frame.len())
-            .field("chain_id", chain_id)
-            .field("iteration", iteration)
-            .finish_non_exhaustive()
+        write!(f, "Sealed({} bytes)", self.frame.len())
     }
 }
 

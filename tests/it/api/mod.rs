@@ -1,6 +1,1 @@
-//! The REST interface, feature by feature, against a real server and a real PostgreSQL.
-
-mod communities;
-mod devices;
-mod health;
-mod logs;
+//! REST routes over real HTTP and a real PostgreSQL.

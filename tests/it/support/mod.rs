@@ -1,5 +1,3 @@
 //! Servers, databases, identities and terminals for the tests.
 
-pub mod api;
 pub mod database;
-pub mod server;

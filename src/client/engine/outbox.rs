@@ -1,0 +1,627 @@
+//! What waits for the server (`protocol.md` 4.2, 9.8 to 9.13): saved before it is sent, resent byte for byte, in the order
+//! of writing within a channel, until the server has it or refuses it for good; then the text is kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::client::model::{Delivery, MessageRef, Problem, ProblemKind};
+use crate::client::store::{Position, StoreError, Table};
+use crate::crypto::content::{Body, Content};
+use crate::protocol::devices::{SendDevices, SentDevices};
+use crate::protocol::error::ErrorCode;
+use crate::protocol::frame::{ClientFrame, ErrorFrame, SentFrame};
+use crate::protocol::ids::{BatchId, ChannelId, MessageId};
+use crate::protocol::messages::{Row, RowKind, Send, Sent, StaleDevices, StaleLog};
+
+use super::http::{self, Body as Answer, Failure, Question};
+use super::io::Method;
+use super::lines::Line;
+use super::timeline::Origin;
+use super::{Cx, Engine};
+
+/// Entries of one profile that wait.
+pub(super) const OUTBOX_MAX: usize = 5_000;
+/// Frames under way at once.
+const IN_FLIGHT_MAX: usize = 8;
+/// Ciphertext bytes beyond which an entry goes over HTTP: a frame of 128 KiB holds them as base64.
+const SOCKET_MAX: usize = 88 * 1024;
+/// Waits before another try, milliseconds.
+const RETRY_MIN_MS: u64 = 500;
+const RETRY_MAX_MS: u64 = 60_000;
+/// Content that expires is erased by the server this much later (`protocol.md` 9.7), seconds.
+const ERASE_GRACE_S: u32 = 2_592_000;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Entry {
+    pub what: What,
+    pub state: State,
+    #[serde(default)]
+    pub tries: u32,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum What {
+    Row(RowSend),
+    /// Device-to-device; a channel that it opens waits for it.
+    Devices {
+        batch: SendDevices,
+        gate: Option<ChannelId>,
+    },
+}
+
+/// A row of a channel that this device writes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct RowSend {
+    pub channel_id: ChannelId,
+    pub id: MessageId,
+    pub kind: RowKind,
+    /// An encoded content, without list references.
+    pub content: Vec<u8>,
+    pub thread_id: Option<MessageId>,
+    pub reply_to_id: Option<MessageId>,
+    pub target_id: Option<MessageId>,
+    pub expires_s: u32,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum State {
+    /// Not encrypted yet.
+    Plain,
+    /// These bytes, until the server answers.
+    Sealed(Box<Send>),
+    /// Encrypted, but for other devices than the server's: what exists stays, the rest is added.
+    Patch(Box<Send>),
+    /// A device batch has its bytes from the start.
+    Batch,
+    /// Refused for good.
+    Failed,
+}
+
+/// What has to be known of an entry without reading it.
+#[derive(Clone, Debug)]
+struct Head {
+    lane: Option<ChannelId>,
+    gate: Option<ChannelId>,
+    id: String,
+    failed: bool,
+    in_flight: bool,
+    /// Milliseconds; 0: now.
+    not_before: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    heads: BTreeMap<u64, Head>,
+}
+
+/// Whether an entry could be encrypted.
+pub(super) enum Sealed {
+    Now(Box<Send>),
+    /// Something has to come first; it was asked for.
+    Waiting,
+    /// It cannot be sent as it is.
+    Refused(String),
+}
+
+impl Outbox {
+    pub(super) fn open(db: &super::db::Db<'_>) -> Result<Self, StoreError> {
+        let mut outbox = Self::default();
+        for (order, entry) in db.load_all::<Entry>(Table::Outbox, &[], usize::MAX)? {
+            if let Ok(order) = <[u8; 8]>::try_from(order.as_slice()) {
+                outbox.heads.insert(u64::from_be_bytes(order), Head::of(&entry));
+            }
+        }
+        Ok(outbox)
+    }
+
+    /// Messages that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.heads.values().filter(|head| head.lane.is_some() && !head.failed).count()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.heads.len()
+    }
+
+    pub(super) fn line_lost(&mut self) {
+        for head in self.heads.values_mut() {
+            head.in_flight = false;
+        }
+    }
+
+    fn find(&self, id: &str) -> Option<u64> {
+        self.heads.iter().find(|(_, head)| head.id == id).map(|(order, _)| *order)
+    }
+
+    /// A channel whose keys are still on their way.
+    pub(super) fn is_gated(&self, channel_id: ChannelId) -> bool {
+        self.heads.values().any(|head| head.gate == Some(channel_id) && !head.failed)
+    }
+}
+
+impl Head {
+    fn of(entry: &Entry) -> Self {
+        let (lane, gate, id) = match &entry.what {
+            What::Row(row) => (Some(row.channel_id), None, row.id.to_string()),
+            What::Devices { batch, gate } => (None, *gate, batch.id.to_string()),
+        };
+        Self { lane, gate, id, failed: matches!(entry.state, State::Failed), in_flight: false, not_before: 0 }
+    }
+}
+
+/// Content → row kind (`protocol.md` 9.6).
+pub(super) fn row_kind(content: &Content) -> RowKind {
+    match content.body {
+        Some(Body::Edit(_)) => RowKind::Edit,
+        Some(Body::Reaction(_)) => RowKind::Reaction,
+        Some(Body::Delete(_)) => RowKind::Delete,
+        Some(Body::Poll(_)) => RowKind::Poll,
+        _ => RowKind::Message,
+    }
+}
+
+impl RowSend {
+    /// The frame around a ciphertext, or around the copies of a DM.
+    pub(super) fn frame(&self) -> Send {
+        Send {
+            id: self.id,
+            channel_id: self.channel_id,
+            kind: self.kind,
+            thread_id: self.thread_id,
+            reply_to_id: self.reply_to_id,
+            target_id: self.target_id,
+            ciphertext: None,
+            nonce: None,
+            file_ids: Vec::new(),
+            expires_in_s: (self.expires_s > 0).then(|| self.expires_s.saturating_add(ERASE_GRACE_S)),
+            copies: None,
+            device_lists: None,
+            skipped: Vec::new(),
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn queue_row(&mut self, cx: &mut Cx<'_>, row: RowSend) -> Result<u64, StoreError> {
+        self.queue(cx, Entry { what: What::Row(row), state: State::Plain, tries: 0 })
+    }
+
+    /// Device-to-device frames that are encrypted already.
+    pub(super) fn queue_batch(
+        &mut self,
+        cx: &mut Cx<'_>,
+        copies: Vec<crate::protocol::devices::Copy>,
+        gate: Option<ChannelId>,
+    ) -> Result<(), StoreError> {
+        let mut batch: Vec<crate::protocol::devices::Copy> = Vec::new();
+        let mut bytes = 0;
+        for copy in copies {
+            if !batch.is_empty()
+                && (bytes + copy.ciphertext.len() > SOCKET_MAX || batch.len() >= crate::protocol::limits::DEVICE_COPIES_MAX)
+            {
+                self.queue_copies(cx, std::mem::take(&mut batch), gate)?;
+                bytes = 0;
+            }
+            bytes += copy.ciphertext.len();
+            batch.push(copy);
+        }
+        if batch.is_empty() { Ok(()) } else { self.queue_copies(cx, batch, gate) }
+    }
+
+    fn queue_copies(
+        &mut self,
+        cx: &mut Cx<'_>,
+        copies: Vec<crate::protocol::devices::Copy>,
+        gate: Option<ChannelId>,
+    ) -> Result<(), StoreError> {
+        let batch = SendDevices { id: BatchId(cx.uuid_v7()), copies };
+        self.queue(cx, Entry { what: What::Devices { batch, gate }, state: State::Batch, tries: 0 })?;
+        Ok(())
+    }
+
+    fn queue(&mut self, cx: &mut Cx<'_>, entry: Entry) -> Result<u64, StoreError> {
+        let order = cx.db.next_number("order")?;
+        self.outbox.heads.insert(order, Head::of(&entry));
+        self.put_entry(cx, order, &entry)?;
+        self.places.dirty = true;
+        Ok(order)
+    }
+
+    fn entry(&self, cx: &Cx<'_>, order: u64) -> Result<Option<Entry>, StoreError> {
+        cx.db.load(Table::Outbox, &order.to_be_bytes())
+    }
+
+    fn put_entry(&mut self, cx: &mut Cx<'_>, order: u64, entry: &Entry) -> Result<(), StoreError> {
+        cx.db.save(Table::Outbox, order.to_be_bytes(), entry)
+    }
+
+    fn drop_entry(&mut self, cx: &mut Cx<'_>, order: u64) {
+        cx.db.delete(Table::Outbox, order.to_be_bytes());
+        self.outbox.heads.remove(&order);
+        self.places.dirty = true;
+    }
+
+    /// Sends what can be sent now: the first of each channel, and device batches.
+    pub(super) fn pump_outbox(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
+        self.timers.outbox = None;
+        if !self.is_online() {
+            return Ok(());
+        }
+        let now = cx.now.as_unix_ms();
+        let mut in_flight = self.outbox.heads.values().filter(|head| head.in_flight).count();
+        let mut lanes = BTreeSet::new();
+        // Sealing may add device batches: the list of this pass is fixed, later ones are taken in the next round.
+        let mut from = 0;
+        while let Some((&order, head)) = self.outbox.heads.range(from..).next() {
+            from = order + 1;
+            if head.failed || head.lane.is_some_and(|lane| !lanes.insert(lane)) || head.in_flight {
+                continue;
+            }
+            if head.not_before > now {
+                let at = head.not_before;
+                self.timers.outbox = Some(self.timers.outbox.map_or(at, |old: u64| old.min(at)));
+                continue;
+            }
+            if in_flight >= IN_FLIGHT_MAX {
+                break;
+            }
+            if head.lane.is_some_and(|lane| self.outbox.is_gated(lane)) && !self.is_sealed(cx, order)? {
+                continue;
+            }
+            let Some(entry) = self.entry(cx, order)? else {
+                self.outbox.heads.remove(&order);
+                continue;
+            };
+            in_flight += usize::from(self.push_entry(cx, order, entry)?);
+        }
+        Ok(())
+    }
+
+    fn is_sealed(&self, cx: &Cx<'_>, order: u64) -> Result<bool, StoreError> {
+        Ok(self.entry(cx, order)?.is_some_and(|entry| matches!(entry.state, State::Sealed(_))))
+    }
+
+    /// Whether the entry is under way now.
+    fn push_entry(&mut self, cx: &mut Cx<'_>, order: u64, mut entry: Entry) -> Result<bool, StoreError> {
+        let send = match (&entry.what, &entry.state) {
+            (What::Devices { batch, .. }, _) => {
+                let (batch, bytes) = (batch.clone(), batch.copies.iter().map(|copy| copy.ciphertext.len()).sum::<usize>());
+                self.in_flight(order);
+                if bytes > SOCKET_MAX {
+                    self.ask(cx, Question::Outbox(order), Method::Post, "/devices/messages", http::json(&batch));
+                } else {
+                    cx.send(ClientFrame::SendDevices(batch));
+                }
+                return Ok(true);
+            }
+            (What::Row(_), State::Sealed(send)) => send.clone(),
+            (What::Row(row), State::Plain | State::Patch(_)) => {
+                if !self.is_live() {
+                    return Ok(false);
+                }
+                let old = match &entry.state {
+                    State::Patch(send) => Some(send.as_ref()),
+                    _ => None,
+                };
+                let row = row.clone();
+                let sealed =
+                    if self.places.is_dm(row.channel_id) { self.seal_dm(cx, &row, old)? } else { self.seal_channel(cx, &row)? };
+                match sealed {
+                    Sealed::Now(send) => {
+                        entry.state = State::Sealed(send.clone());
+                        self.put_entry(cx, order, &entry)?;
+                        send
+                    }
+                    Sealed::Waiting => return Ok(false),
+                    Sealed::Refused(why) => {
+                        self.fail(cx, order, entry, why)?;
+                        return Ok(false);
+                    }
+                }
+            }
+            (What::Row(_), State::Batch | State::Failed) => return Ok(false),
+        };
+        self.in_flight(order);
+        let bytes = send.ciphertext.as_ref().map_or(0, crate::protocol::codec::Blob::len)
+            + send.copies.iter().flatten().map(|copy| copy.ciphertext.len() + 128).sum::<usize>();
+        if bytes > SOCKET_MAX {
+            let path = format!("/channels/{}/messages", send.channel_id);
+            self.ask(cx, Question::Outbox(order), Method::Post, path, http::json(&send));
+        } else {
+            cx.send(ClientFrame::Send(*send));
+        }
+        Ok(true)
+    }
+
+    fn in_flight(&mut self, order: u64) {
+        if let Some(head) = self.outbox.heads.get_mut(&order) {
+            head.in_flight = true;
+        }
+    }
+
+    // --- Answers ---
+
+    pub(super) fn on_sent(&mut self, cx: &mut Cx<'_>, sent: SentFrame) -> Result<(), StoreError> {
+        self.timers.line_works();
+        match sent {
+            SentFrame::Row(sent) => match self.outbox.find(&sent.id.to_string()) {
+                Some(order) => self.row_committed(cx, order, &sent),
+                None => Ok(()),
+            },
+            SentFrame::Devices(SentDevices { id, .. }) => {
+                // Devices that are missing are gone: nobody waits for what they were to get.
+                if let Some(order) = self.outbox.find(&id.to_string()) {
+                    self.drop_entry(cx, order);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn on_outbox_answer(
+        &mut self,
+        cx: &mut Cx<'_>,
+        order: u64,
+        answer: Result<Answer, Failure>,
+    ) -> Result<(), StoreError> {
+        let Some(entry) = self.entry(cx, order)? else { return Ok(()) };
+        match answer {
+            Ok(body) => match (&entry.what, body.parse::<Sent>()) {
+                (What::Devices { .. }, _) => {
+                    self.drop_entry(cx, order);
+                    Ok(())
+                }
+                (What::Row(_), Some(sent)) => self.row_committed(cx, order, &sent),
+                (What::Row(_), None) => self.try_later(cx, order, entry, None),
+            },
+            Err(Failure::Refused { code, message, details, .. }) => {
+                let retry_after = details.as_ref().and_then(|details| details.get("retry_after_ms")?.as_u64());
+                self.refused(cx, order, entry, code, message, details, retry_after)
+            }
+            Err(_) => self.try_later(cx, order, entry, None),
+        }
+    }
+
+    pub(super) fn on_error_frame(&mut self, cx: &mut Cx<'_>, error: ErrorFrame) -> Result<(), StoreError> {
+        let Some(order) = error.reference.as_deref().and_then(|reference| self.outbox.find(reference)) else { return Ok(()) };
+        let Some(entry) = self.entry(cx, order)? else { return Ok(()) };
+        self.refused(cx, order, entry, error.code, error.message, error.details, error.retry_after_ms)
+    }
+
+    /// The server has the row: it takes its place in the log.
+    fn row_committed(&mut self, cx: &mut Cx<'_>, order: u64, sent: &Sent) -> Result<(), StoreError> {
+        let Some(Entry { what: What::Row(row), .. }) = self.entry(cx, order)? else { return Ok(()) };
+        self.drop_entry(cx, order);
+        let own = MessageRef { author: self.me_id(), id: row.id };
+        if let Some(mut line) = Line::load(&cx.db, row.channel_id, own)? {
+            line.position = Position::row(sent.seq);
+            line.value.at = sent.created_at;
+            if matches!(line.value.delivery, Delivery::Waiting | Delivery::Failed(_)) {
+                line.value.delivery = Delivery::Sent;
+            }
+            line.value.revision += 1;
+            self.put_line(cx, line)?;
+        }
+        self.places.update_state(&mut cx.db, row.channel_id, |state| state.last_at = state.last_at.max(Some(sent.created_at)))?;
+        // What others do to it when they receive it happens here now.
+        if row.kind != RowKind::Message
+            && let Ok(content) = Content::from_bytes(&row.content)
+        {
+            let origin = Origin {
+                channel_id: row.channel_id,
+                author: self.me_id(),
+                device: self.me.as_ref().map_or(0, |me| me.device_id),
+                row: None,
+                at: sent.created_at,
+                role: self.own_role(row.channel_id),
+                marks: Vec::new(),
+            };
+            self.apply_content(cx, origin, &content)?;
+        }
+        Ok(())
+    }
+
+    /// An own row comes back by its stream, or the acknowledgement was lost.
+    pub(super) fn own_row(&mut self, cx: &mut Cx<'_>, row: &Row) -> Result<(), StoreError> {
+        if let Some(order) = self.outbox.find(&row.id.to_string()) {
+            let sent = Sent { id: row.id, channel_id: row.channel_id, seq: row.seq, created_at: row.created_at, duplicate: true };
+            return self.row_committed(cx, order, &sent);
+        }
+        let own = MessageRef { author: self.me_id(), id: row.id };
+        match Line::load(&cx.db, row.channel_id, own)? {
+            Some(mut line) if line.position != Position::row(row.seq) => {
+                line.position = Position::row(row.seq);
+                line.value.at = row.created_at;
+                self.put_line(cx, line)
+            }
+            Some(_) => Ok(()),
+            // Written by this device before its store began.
+            None => self.put_placeholder(cx, row, super::lines::LineBody::BeforeDevice, None),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn refused(
+        &mut self,
+        cx: &mut Cx<'_>,
+        order: u64,
+        mut entry: Entry,
+        code: ErrorCode,
+        message: String,
+        details: Option<serde_json::Value>,
+        retry_after_ms: Option<u64>,
+    ) -> Result<(), StoreError> {
+        if let Some(head) = self.outbox.heads.get_mut(&order) {
+            head.in_flight = false;
+        }
+        match code {
+            ErrorCode::StaleDevices => {
+                let stale = details.and_then(|details| serde_json::from_value::<StaleDevices>(details).ok()).unwrap_or_default();
+                let State::Sealed(send) = entry.state.clone() else { return Ok(()) };
+                entry.tries += 1;
+                entry.state = State::Patch(self.patch_for(cx, *send, &stale)?);
+                self.put_entry(cx, order, &entry)?;
+                self.hold_back(order, cx.now.as_unix_ms(), if entry.tries > 3 { pause(entry.tries) } else { 0 });
+                Ok(())
+            }
+            ErrorCode::StaleLog => {
+                let head = details
+                    .and_then(|details| serde_json::from_value::<StaleLog>(details).ok())
+                    .map_or(0, |stale| stale.head_seq);
+                if let What::Row(row) = &entry.what {
+                    self.log_is_behind(row.channel_id, head);
+                }
+                entry.tries += 1;
+                entry.state = State::Plain;
+                self.put_entry(cx, order, &entry)?;
+                self.hold_back(order, cx.now.as_unix_ms(), if entry.tries > 3 { pause(entry.tries) } else { 0 });
+                Ok(())
+            }
+            ErrorCode::RateLimited
+            | ErrorCode::SlowMode
+            | ErrorCode::Unavailable
+            | ErrorCode::OutcomeUnknown
+            | ErrorCode::Internal
+            | ErrorCode::Unauthenticated
+            | ErrorCode::TokenExpired
+            | ErrorCode::Unknown => self.try_later(cx, order, entry, retry_after_ms),
+            _ => match &entry.what {
+                // Nobody can be asked about a device batch: it is given up, and what it carried is asked for again.
+                What::Devices { .. } => {
+                    self.drop_entry(cx, order);
+                    Ok(())
+                }
+                What::Row(_) => self.fail(cx, order, entry, message),
+            },
+        }
+    }
+
+    /// The same bytes again, after a while.
+    fn try_later(&mut self, cx: &mut Cx<'_>, order: u64, mut entry: Entry, after_ms: Option<u64>) -> Result<(), StoreError> {
+        entry.tries = entry.tries.saturating_add(1);
+        let wait = after_ms.unwrap_or_else(|| pause(entry.tries)).min(24 * 3_600_000);
+        self.put_entry(cx, order, &entry)?;
+        if let Some(head) = self.outbox.heads.get_mut(&order) {
+            head.in_flight = false;
+        }
+        self.hold_back(order, cx.now.as_unix_ms(), wait);
+        Ok(())
+    }
+
+    fn hold_back(&mut self, order: u64, now: u64, wait: u64) {
+        if let Some(head) = self.outbox.heads.get_mut(&order) {
+            head.not_before = if wait == 0 { 0 } else { now.saturating_add(wait) };
+        }
+    }
+
+    /// Refused for good: the text stays where it is, marked.
+    fn fail(&mut self, cx: &mut Cx<'_>, order: u64, mut entry: Entry, why: String) -> Result<(), StoreError> {
+        let What::Row(row) = entry.what.clone() else { return Ok(()) };
+        if row.kind == RowKind::Message {
+            let own = MessageRef { author: self.me_id(), id: row.id };
+            if let Some(mut line) = Line::load(&cx.db, row.channel_id, own)? {
+                line.value.delivery = Delivery::Failed(why.into());
+                line.value.revision += 1;
+                self.put_line(cx, line)?;
+            }
+            entry.state = State::Failed;
+            self.put_entry(cx, order, &entry)?;
+            if let Some(head) = self.outbox.heads.get_mut(&order) {
+                head.failed = true;
+            }
+        } else {
+            let what = match row.kind {
+                RowKind::Edit => "Your edit",
+                RowKind::Reaction => "Your reaction",
+                RowKind::Delete => "Your deletion",
+                _ => "Your change",
+            };
+            self.drop_entry(cx, order);
+            cx.notice(Problem::new(ProblemKind::Failed, format!("{what} was refused: {why}")).hint("Nothing else was changed."));
+        }
+        self.places.dirty = true;
+        Ok(())
+    }
+
+    // --- The user decides ---
+
+    /// Tries a failed message again; its id stays, unless the server holds something else under it.
+    pub(super) fn retry_row(&mut self, cx: &mut Cx<'_>, channel_id: ChannelId, id: MessageId) -> Result<bool, StoreError> {
+        let Some(order) = self.outbox.find(&id.to_string()) else { return Ok(false) };
+        let Some(mut entry) = self.entry(cx, order)? else { return Ok(false) };
+        if !matches!(entry.state, State::Failed) {
+            self.hold_back(order, 0, 0);
+            return Ok(true);
+        }
+        entry.state = State::Plain;
+        entry.tries = 0;
+        let own = MessageRef { author: self.me_id(), id };
+        if let Some(mut line) = Line::load(&cx.db, channel_id, own)? {
+            line.value.delivery = Delivery::Waiting;
+            line.value.revision += 1;
+            self.put_line(cx, line)?;
+        }
+        self.put_entry(cx, order, &entry)?;
+        self.outbox.heads.insert(order, Head::of(&entry));
+        self.places.dirty = true;
+        Ok(true)
+    }
+
+    /// Forgets a message that was not sent. False when it is not in the outbox, or already under way.
+    pub(super) fn discard_row(&mut self, cx: &mut Cx<'_>, channel_id: ChannelId, id: MessageId) -> Result<bool, StoreError> {
+        let Some(order) = self.outbox.find(&id.to_string()) else { return Ok(false) };
+        let may = self.entry(cx, order)?.is_some_and(|entry| matches!(entry.state, State::Plain | State::Failed));
+        if !may {
+            return Ok(false);
+        }
+        self.drop_entry(cx, order);
+        self.remove_line(cx, channel_id, MessageRef { author: self.me_id(), id })?;
+        Ok(true)
+    }
+
+    /// Everything that waits in a conversation fails: the user did not want it sent to a changed identity.
+    pub(super) fn fail_waiting(&mut self, cx: &mut Cx<'_>, channel_id: ChannelId, why: &str) -> Result<(), StoreError> {
+        let orders: Vec<u64> = self
+            .outbox
+            .heads
+            .iter()
+            .filter(|(_, head)| head.lane == Some(channel_id) && !head.failed)
+            .map(|(order, _)| *order)
+            .collect();
+        for order in orders {
+            if let Some(entry) = self.entry(cx, order)? {
+                self.fail(cx, order, entry, why.to_owned())?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn outbox_lost_channel(&mut self, cx: &mut Cx<'_>, channel_id: ChannelId) -> Result<(), StoreError> {
+        self.fail_waiting(cx, channel_id, "You are not a member any more.")
+    }
+
+    /// What was encrypted for somebody's old identity is encrypted anew.
+    pub(super) fn unseal_waiting(&mut self, cx: &mut Cx<'_>, channel_id: ChannelId) -> Result<(), StoreError> {
+        let orders: Vec<u64> = self
+            .outbox
+            .heads
+            .iter()
+            .filter(|(_, head)| head.lane == Some(channel_id) && !head.in_flight)
+            .map(|(order, _)| *order)
+            .collect();
+        for order in orders {
+            if let Some(mut entry) = self.entry(cx, order)?
+                && matches!(entry.state, State::Patch(_))
+            {
+                entry.state = State::Plain;
+                self.put_entry(cx, order, &entry)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn pause(tries: u32) -> u64 {
+    RETRY_MIN_MS.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(RETRY_MAX_MS)
+}

@@ -1,0 +1,1 @@
+//! Engines joined by a model of the server.
