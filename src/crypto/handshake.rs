@@ -18,6 +18,7 @@ use super::kem::{self, KEM_LEN};
 use super::labels;
 use super::prekeys::{Consumed, PrekeySecrets};
 use super::ratchet::Ratchet;
+use super::ratchet::chain::RootKey;
 use super::secret::Secret;
 use super::session::{Binding, Plain, Role, Session};
 
@@ -219,9 +220,9 @@ fn root_key(
     agreed: &[Secret<32>; 3],
     with_one_time: Option<&Secret<32>>,
     kem_shared: &Secret<32>,
-) -> Secret<32> {
+) -> RootKey {
     let [dh1, dh2, dh3] = agreed.each_ref().map(Secret::expose);
     let dh4: &[u8] = with_one_time.map_or(&[], |dh4| dh4.expose());
     let ikm: [&[u8]; 6] = [&[0xFF; 32], dh1, dh2, dh3, dh4, kem_shared.expose()];
-    kdf::derive(transcript_hash, &ikm, &[labels::HANDSHAKE.as_bytes()])
+    kdf::derive(transcript_hash, &ikm, &[labels::HANDSHAKE.as_bytes()]).into()
 }

@@ -73,7 +73,9 @@ impl Prf {
             }
             counter = counter.wrapping_add(1);
             mac.update(&[counter]);
-            block.copy_from_slice(&mac.finalize().into_bytes());
+            let mut code = mac.finalize().into_bytes();
+            block.copy_from_slice(&code);
+            code.as_mut_slice().zeroize();
             let (start, _) = block.split_at(chunk.len());
             chunk.copy_from_slice(start);
         }

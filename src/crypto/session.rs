@@ -116,7 +116,13 @@ impl Session {
         padding::pad_onto(&mut frame, content).ok_or(Error::Limit)?;
         keys.seal_in_place(&ad, &mut frame, start)?;
 
-        let next = Self { ratchet, carried: self.carried.saturating_add(1), ..self.clone() };
+        let next = Self {
+            binding: Arc::clone(&self.binding),
+            ratchet,
+            handshake: self.handshake.clone(),
+            carried: self.carried.saturating_add(1),
+            ..*self
+        };
         Ok((next, Sealed { frame, wire_nonce, session_id, ratchet_key, n }))
     }
 
@@ -140,12 +146,13 @@ impl Session {
         let content = Content::from_bytes(&bytes)?;
 
         let next = Self {
+            binding: Arc::clone(&self.binding),
             ratchet,
             handshake: None,
             receive_only: false,
             last_received: Some(now),
             carried: self.carried.saturating_add(1),
-            ..self.clone()
+            ..*self
         };
         Ok((next, Plain { bytes, content, from: self.binding.peer }))
     }

@@ -17,6 +17,11 @@ use super::error::{ApiError, ApiResult};
 /// Keys that one limit remembers.
 const KEYS_MAX: usize = 100_000;
 
+/// `docs/PROTOCOL.md` 9.29
+const DEVICE_LISTS_PER_MINUTE: u32 = 600;
+/// Of one requester and target (`crypto.md` 18).
+const BUNDLES_PER_HOUR: u32 = 10;
+
 /// A rate for each key.
 pub struct Rate<K: Hash + Eq + Clone> {
     limiter: DefaultKeyedRateLimiter<K>,
@@ -46,6 +51,20 @@ impl<K: Hash + Eq + Clone> Rate<K> {
         self.limiter.check_key(key).map_err(|not_until| not_until.wait_time_from(self.clock.now()))
     }
 
+    /// Counts several at once: all or none.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub fn check_n(&self, key: &K, n: u32) -> Result<(), Duration> {
+        self.sweep()?;
+        let Some(n) = NonZeroU32::new(n) else { return Ok(()) };
+        match self.limiter.check_key_n(key, n) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(not_until)) => Err(not_until.wait_time_from(self.clock.now())),
+            Err(_more_than_the_burst) => Err(Duration::from_secs(60)),
+        }
+    }
+
     fn sweep(&self) -> Result<(), Duration> {
         if self.limiter.len() < KEYS_MAX {
             return Ok(());
@@ -60,6 +79,8 @@ pub struct RateLimits {
     by_address: Rate<Network>,
     by_account: Rate<UserId>,
     auth_by_address: Rate<Network>,
+    device_lists: Rate<UserId>,
+    bundles: Rate<(UserId, UserId)>,
 }
 
 impl RateLimits {
@@ -71,6 +92,8 @@ impl RateLimits {
             by_address: Rate::new(config.requests_per_s, second, config.requests_burst)?,
             by_account: Rate::new(config.requests_per_s, second, config.requests_burst)?,
             auth_by_address: Rate::new(config.auth_per_minute, Duration::from_secs(60), config.auth_per_minute)?,
+            device_lists: Rate::new(DEVICE_LISTS_PER_MINUTE, Duration::from_secs(60), DEVICE_LISTS_PER_MINUTE)?,
+            bundles: Rate::new(BUNDLES_PER_HOUR, Duration::from_secs(3600), BUNDLES_PER_HOUR)?,
         })
     }
 
@@ -96,6 +119,24 @@ impl RateLimits {
     /// 429 `rate_limited`.
     pub fn check_auth(&self, address: IpAddr) -> ApiResult<()> {
         self.auth_by_address.check(&Network::of(address)).map_err(ApiError::rate_limited)
+    }
+}
+
+impl RateLimits {
+    /// Users whose device lists somebody fetches.
+    ///
+    /// # Errors
+    /// 429 `rate_limited`.
+    pub fn check_device_lists(&self, user: UserId, users: usize) -> ApiResult<()> {
+        self.device_lists.check_n(&user, u32::try_from(users).unwrap_or(u32::MAX)).map_err(ApiError::rate_limited)
+    }
+
+    /// Bundles that one user takes from another.
+    ///
+    /// # Errors
+    /// 429 `rate_limited`.
+    pub fn check_bundles(&self, requester: UserId, target: UserId) -> ApiResult<()> {
+        self.bundles.check(&(requester, target)).map_err(ApiError::rate_limited)
     }
 }
 

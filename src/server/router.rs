@@ -23,6 +23,7 @@ use super::api;
 use super::app::AppState;
 use super::error::ApiError;
 use super::extract::Client;
+use super::openapi;
 
 /// The whole REST interface with its description.
 fn features() -> (Router<AppState>, OpenApi) {
@@ -47,7 +48,8 @@ fn features() -> (Router<AppState>, OpenApi) {
         .merge(api::sync::routes())
         .merge(api::ws::routes());
     // who keeps it running
-    OpenApiRouter::default().merge(api::health::routes()).nest(BASE_PATH, v1).split_for_parts()
+    let (router, document) = OpenApiRouter::default().merge(api::health::routes()).nest(BASE_PATH, v1).split_for_parts();
+    (router, openapi::complete(document))
 }
 
 /// The router that the server serves and the tests call.

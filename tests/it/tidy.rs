@@ -151,8 +151,12 @@ fn documents_name_paths_that_exist() {
             let looks_like_a_path =
                 ["src/", "tests/", "migrations/", "docs/", "benches/", ".ci/"].iter().any(|start| name.starts_with(start))
                     && !name.contains([' ', '*', '<', '{', '…', '\n']);
-            let path = name.split("::").next().unwrap().trim_end_matches('/');
-            if looks_like_a_path && !root().join(path).exists() {
+            // `path::item`: the file must also say the item's name.
+            let (path, item) = name.split_once("::").unwrap_or((name, ""));
+            let path = root().join(path.trim_end_matches('/'));
+            let exists =
+                path.exists() && (item.is_empty() || std::fs::read_to_string(&path).is_ok_and(|text| text.contains(item)));
+            if looks_like_a_path && !exists {
                 missing.push(format!("{}: {name}", document.strip_prefix(root()).unwrap().display()));
             }
         }

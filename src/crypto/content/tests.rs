@@ -1,3 +1,5 @@
+//! Content: the public vectors, bounds, acceptance and meaning; then any content and any bytes. Start at `vectors_pass`.
+
 use proptest::prelude::*;
 use prost::Message as _;
 use serde_json::Value;

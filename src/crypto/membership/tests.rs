@@ -1,3 +1,6 @@
+//! Membership logs: who may do what, what is refused, forks and invites; then random operations, on which all members must agree.
+//! Start at `each_operation_is_for_those_who_may`.
+
 use std::sync::LazyLock;
 
 use proptest::prelude::*;

@@ -11,8 +11,7 @@ use std::sync::Arc;
 
 use rand_core::CryptoRng;
 
-use self::chain::{ChainKey, MessageKey};
-use self::root::RootKey;
+use self::chain::{ChainKey, MessageKey, RootKey};
 use self::skipped::Skipped;
 use super::Time;
 use super::dh::{DhKeyPair, DhPublic};
@@ -190,10 +189,10 @@ impl Ratchet {
     }
 
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, Error> {
-        let root = Arc::new(Secret::copy_of(reader.array()?));
+        let root = Arc::new(RootKey::copy_of(reader.array()?));
         let own = DhKeyPair::from_parts(Secret::copy_of(reader.array()?), DhPublic(*reader.array()?));
         let peer = reader.option(|reader| Ok(DhPublic(*reader.array()?)))?;
-        let chain = |reader: &mut Reader<'_>| reader.array().map(|key| Arc::new(Secret::copy_of(key)));
+        let chain = |reader: &mut Reader<'_>| reader.array().map(|key| Arc::new(ChainKey::copy_of(key)));
         let (sending, receiving) = (reader.option(chain)?, reader.option(chain)?);
         let (ns, nr, pn) = (reader.u32()?, reader.u32()?, reader.u32()?);
         let skipped = Arc::new(Skipped::read(reader)?);

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::super::Time;
 use super::super::dh::DhPublic;
 use super::super::error::Error;
-use super::super::secret::Secret;
 use super::super::wire::{Reader, Writer};
 use super::Position;
 use super::chain::MessageKey;
@@ -117,7 +116,7 @@ impl Skipped {
         let keys = (0..reader.u32()?)
             .map(|_| {
                 let (ratchet_key, n) = (DhPublic(*reader.array()?), reader.u32()?);
-                let key = Arc::new(Secret::copy_of(reader.array()?));
+                let key = Arc::new(MessageKey::copy_of(reader.array()?));
                 Ok(SkippedKey { ratchet_key, n, key, stored_at: reader.u64()? })
             })
             .collect::<Result<_, _>>()?;
@@ -142,7 +141,7 @@ mod tests {
     }
 
     fn keep(skipped: &mut Skipped, chain: u8, numbers: std::ops::Range<u32>, now: Time) {
-        numbers.for_each(|n| skipped.keep(DhPublic([chain; 32]), n, Secret::copy_of(&[chain; 32]), now));
+        numbers.for_each(|n| skipped.keep(DhPublic([chain; 32]), n, MessageKey::copy_of(&[chain; 32]), now));
     }
 
     #[test]

@@ -8,7 +8,6 @@ use zeroize::Zeroizing;
 use super::super::error::Error;
 use super::super::membership::{Epoch, Hash};
 use super::super::ratchet::chain::ChainKey;
-use super::super::secret::Secret;
 use super::super::signature::VerifyKey;
 use super::super::wire::{Reader, Writer};
 use super::ITERATION_END;
@@ -44,7 +43,7 @@ impl Skdm {
             return Err(Error::Malformed);
         }
         let sign_pub = VerifyKey::import(sign_pub)?;
-        Ok(Self { channel_id, chain_id, iteration, key: Secret::copy_of(key), sign_pub, epoch, head })
+        Ok(Self { channel_id, chain_id, iteration, key: ChainKey::copy_of(key), sign_pub, epoch, head })
     }
 
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {

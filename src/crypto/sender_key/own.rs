@@ -35,11 +35,13 @@ pub struct OwnChain {
     epoch0: Epoch,
 }
 
-/// A frame and what travels beside it.
+/// A frame to send: `wire_nonce` travels beside it. The position names it in a request to send again (10.5).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sealed {
-    pub wire_nonce: [u8; WIRE_NONCE_LEN],
     pub frame: Vec<u8>,
+    pub wire_nonce: [u8; WIRE_NONCE_LEN],
+    pub chain_id: u32,
+    pub iteration: u32,
 }
 
 /// Why a chain may not be used for another message.
@@ -81,7 +83,7 @@ impl OwnChain {
                 break chain_id;
             }
         };
-        let (key, signing) = (Secret::random(rng), SigningKey::random(rng));
+        let (key, signing) = (ChainKey::from(Secret::random(rng)), SigningKey::random(rng));
         Ok(Self { channel_id, sender, identity, chain_id, iteration: 0, key, signing, created: now, epoch0: log.epoch() })
     }
 
@@ -138,9 +140,10 @@ impl OwnChain {
         let hash = signed_hash(&head, &header, &wire_nonce, keys.commit(), sealed);
         frame.extend_from_slice(&self.signing.sign(labels::SENDER_KEY_SIGNATURE, &[&hash]));
 
+        let sealed = Sealed { frame, wire_nonce, chain_id: self.chain_id, iteration: self.iteration };
         self.key = next;
         self.iteration += 1;
-        Ok(Sealed { wire_nonce, frame })
+        Ok(sealed)
     }
 
     /// The chain as it is now, for a device that lacks it: it reads from the next message on.
@@ -149,7 +152,7 @@ impl OwnChain {
             channel_id: self.channel_id,
             chain_id: self.chain_id,
             iteration: self.iteration,
-            key: Secret::copy_of(self.key.expose()),
+            key: ChainKey::copy_of(self.key.expose()),
             sign_pub: self.signing.public(),
             epoch: log.epoch(),
             head: log.newest_head(),
@@ -191,7 +194,7 @@ impl OwnChain {
             identity: *reader.array()?,
             chain_id: reader.u32()?,
             iteration: reader.u32()?,
-            key: Secret::copy_of(reader.array()?),
+            key: ChainKey::copy_of(reader.array()?),
             signing: SigningKey::from_seed(reader.array()?),
             created: reader.u64()?,
             epoch0: reader.u64()?,
@@ -217,7 +220,12 @@ impl fmt::Debug for OwnChain {
 
 impl fmt::Debug for Sealed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Sealed({} bytes)", self.frame.len())
+        let Self { frame, wire_nonce: _, chain_id, iteration } = self;
+        f.debug_struct("Sealed")
+            .field("bytes", &frame.len())
+            .field("chain_id", chain_id)
+            .field("iteration", iteration)
+            .finish_non_exhaustive()
     }
 }
 

@@ -13,7 +13,6 @@ use super::super::frame::{ChannelFrame, WIRE_NONCE_LEN};
 use super::super::identity::Addr;
 use super::super::membership::{Epoch, Identity, Log};
 use super::super::ratchet::chain::{self, ChainKey, MessageKey};
-use super::super::secret::Secret;
 use super::super::signature::VerifyKey;
 use super::super::wire::{Reader, Writer};
 use super::super::{Time, labels, padding};
@@ -213,12 +212,12 @@ impl PeerChain {
             epoch: reader.u64()?,
             first: reader.u32()?,
             next: reader.u32()?,
-            key: Arc::new(Secret::copy_of(reader.array()?)),
+            key: Arc::new(ChainKey::copy_of(reader.array()?)),
             received: reader.u64()?,
             skipped: BTreeMap::new(),
         };
         for _ in 0..reader.u32()? {
-            let (iteration, key) = (reader.u32()?, Arc::new(Secret::copy_of(reader.array()?)));
+            let (iteration, key) = (reader.u32()?, Arc::new(MessageKey::copy_of(reader.array()?)));
             chain.skipped.insert(iteration, Skipped { key, stored: reader.u64()? });
         }
         reader.end()?;

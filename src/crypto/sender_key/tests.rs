@@ -1,3 +1,8 @@
+//! Sender chains: the public vectors with their operations and deliveries, rotation, acceptance, stolen states; then random deliveries.
+//! Start at `check_vector`.
+
+mod records;
+
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -109,6 +114,7 @@ fn check_vector(text: &str) {
         let sealed = own.seal(view, &bytes(&message["content"]), &mut rng, now).unwrap();
         assert_eq!(hex::encode(sealed.wire_nonce), message["wn"].as_str().unwrap());
         assert_eq!(hex::encode(&sealed.frame), message["frame"].as_str().unwrap());
+        assert_eq!((sealed.chain_id, sealed.iteration + 1), (own.chain_id(), own.iteration()));
         assert_eq!(hex::encode(view.newest_head()), message["head"].as_str().unwrap());
     }
     let last_epoch = messages.last().unwrap()["epoch"].as_u64().unwrap() as usize;

@@ -27,13 +27,13 @@ pub fn openapi(document: OpenApi) -> axum::Router<AppState> {
 }
 
 /// The process runs.
-#[utoipa::path(get, path = "/health", responses((status = 200, body = Health)))]
+#[utoipa::path(get, path = "/health", responses((status = 200, body = Health)), security(()))]
 async fn health() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
 /// The server takes requests: the database answers and no drain has begun.
-#[utoipa::path(get, path = "/ready", responses((status = 200, body = Health)))]
+#[utoipa::path(get, path = "/ready", responses((status = 200, body = Health)), security(()))]
 async fn ready(State(app): State<AppState>) -> ApiResult<Json<Health>> {
     if app.is_draining() {
         return Err(ApiError::unavailable());
@@ -56,7 +56,7 @@ struct Version {
     protocol: u32,
 }
 
-#[utoipa::path(get, path = "/version", responses((status = 200, body = Version)))]
+#[utoipa::path(get, path = "/version", responses((status = 200, body = Version)), security(()))]
 async fn version() -> Json<Version> {
     Json(Version { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION"), protocol: PROTOCOL_VERSION })
 }

@@ -1,9 +1,205 @@
 //! Prekeys and bundles (`docs/PROTOCOL.md` 2 and 9.30, 9.31).
 
-use utoipa_axum::router::OpenApiRouter;
+use std::collections::BTreeMap;
 
-use crate::server::app::AppState;
+use axum::extract::State;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::crypto::verify::{self, DeviceCert, DhPublic, KemKind, VerifyKey};
+use crate::protocol::codec::Blob;
+use crate::protocol::ids::{DeviceAddr, DeviceId, UserId};
+use crate::protocol::keys::{
+    ByUser, FetchBundles, FetchManyBundles, KemPrekey, PrekeyCounts, SignedPrekey, UploadPrekeys, UserBundles,
+};
+use crate::protocol::limits::{KEM_PREKEYS_MAX, ONE_TIME_PREKEYS_MAX};
+use crate::server::app::{App, AppState};
+use crate::server::db::{Conn, devices, keys, users};
+use crate::server::device_lists;
+use crate::server::error::{ApiError, ApiResult};
+use crate::server::extract::{Auth, Json, Path};
+
+/// Users of one `POST /users/bundles`.
+const USERS_MAX: usize = 100;
+/// Devices named for one user; no list has more.
+const DEVICE_IDS_MAX: usize = 64;
+/// Below these a device is told to make more (`crypto.md` 20).
+const ONE_TIME_LOW: u32 = 30;
+const KEM_LOW: u32 = 15;
 
 pub fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::default()
+    OpenApiRouter::default().routes(routes!(upload)).routes(routes!(count)).routes(routes!(bundles)).routes(routes!(many_bundles))
+}
+
+/// Refills the caller's prekeys. Ids are never used again; what would be more than 100 and 50 is refused.
+#[utoipa::path(post, path = "/keys/prekeys", request_body = UploadPrekeys, responses((status = 200, body = PrekeyCounts)))]
+async fn upload(State(app): State<AppState>, auth: Auth, Json(request): Json<UploadPrekeys>) -> ApiResult<Json<PrekeyCounts>> {
+    let device = auth.device()?;
+    let counts = app
+        .database
+        .transaction(async |conn: &mut Conn| {
+            devices::lock_user(conn, auth.user_id).await?;
+            let (certificate, key) = devices::certificate(conn, device).await?.ok_or_else(ApiError::unauthenticated)?;
+            let key = <&[u8; 32]>::try_from(key.as_slice()).map_err(ApiError::internal)?;
+            let key = VerifyKey::import(key).map_err(ApiError::internal)?;
+            check(&DeviceCert::verify(&certificate, &key).map_err(ApiError::internal)?, &request)?;
+            if !keys::insert(conn, device, &request).await? {
+                return Err(ApiError::validation("id", "a prekey of this type had this id before: ids are never used again"));
+            }
+            let counts = keys::counts(conn, device).await?;
+            if counts.one_time as usize > ONE_TIME_PREKEYS_MAX || counts.kem as usize > KEM_PREKEYS_MAX {
+                let most =
+                    format!("the server keeps at most {ONE_TIME_PREKEYS_MAX} one-time and {KEM_PREKEYS_MAX} ML-KEM prekeys");
+                return Err(ApiError::validation("one_time_prekeys", most));
+            }
+            Ok(counts)
+        })
+        .await?;
+    Ok(Json(counts))
+}
+
+/// What the server still holds for the caller's device.
+#[utoipa::path(get, path = "/keys/prekeys/count", responses((status = 200, body = PrekeyCounts)))]
+async fn count(State(app): State<AppState>, auth: Auth) -> ApiResult<Json<PrekeyCounts>> {
+    let device = auth.device()?;
+    Ok(Json(keys::counts(&mut *app.db().await?, device).await?))
+}
+
+/// One bundle for each device of somebody whom the caller may write to. One-time keys are used up by it.
+#[utoipa::path(post, path = "/users/{id}/bundles", request_body = FetchBundles, responses((status = 200, body = UserBundles)))]
+async fn bundles(
+    State(app): State<AppState>,
+    auth: Auth,
+    Path(id): Path<UserId>,
+    Json(request): Json<FetchBundles>,
+) -> ApiResult<Json<UserBundles>> {
+    let wanted = BTreeMap::from([(id, request.device_ids.unwrap_or_default())]);
+    let mut items = take(&app, &auth, &wanted).await?;
+    items.remove(&id).map(Json).ok_or_else(ApiError::not_found)
+}
+
+/// The same for many users; those whom the caller may not write to are left out. An empty list asks for all devices.
+#[utoipa::path(post, path = "/users/bundles", request_body = FetchManyBundles, responses((status = 200, body = ByUser<UserBundles>)))]
+async fn many_bundles(
+    State(app): State<AppState>,
+    auth: Auth,
+    Json(request): Json<FetchManyBundles>,
+) -> ApiResult<Json<ByUser<UserBundles>>> {
+    if request.devices.len() > USERS_MAX {
+        return Err(ApiError::validation("devices", format!("at most {USERS_MAX} users")));
+    }
+    Ok(Json(ByUser { items: take(&app, &auth, &request.devices).await? }))
+}
+
+async fn take(app: &App, auth: &Auth, wanted: &BTreeMap<UserId, Vec<DeviceId>>) -> ApiResult<BTreeMap<UserId, UserBundles>> {
+    let me = auth.device()?;
+    if wanted.values().any(|ids| ids.len() > DEVICE_IDS_MAX) {
+        return Err(ApiError::validation("device_ids", format!("at most {DEVICE_IDS_MAX} devices of a user")));
+    }
+    let asked: Vec<UserId> = wanted.keys().copied().collect();
+    let reachable = users::reachable(&mut *app.db().await?, auth.user_id, &asked).await?;
+    for user in &reachable {
+        app.limits.check_bundles(auth.user_id, *user)?;
+    }
+    let (items, low) = app
+        .database
+        .transaction(async |conn: &mut Conn| {
+            let (mut items, mut low) = (BTreeMap::new(), Vec::new());
+            for user in &reachable {
+                let ids = wanted.get(user).map(Vec::as_slice).unwrap_or_default();
+                if let Some(bundles) = take_of(conn, me, *user, ids).await? {
+                    for bundle in &bundles.bundles {
+                        let device = DeviceAddr::new(*user, bundle.device_id);
+                        let counts = keys::counts(conn, device).await?;
+                        if counts.one_time < ONE_TIME_LOW || counts.kem < KEM_LOW {
+                            low.push((device, counts));
+                        }
+                    }
+                    items.insert(*user, bundles);
+                }
+            }
+            Ok((items, low))
+        })
+        .await?;
+    for (device, counts) in low {
+        app.keys_low(device, counts.one_time, counts.kem);
+    }
+    Ok(items)
+}
+
+/// `None` for somebody who has no device yet.
+async fn take_of(conn: &mut Conn, me: DeviceAddr, user: UserId, ids: &[DeviceId]) -> ApiResult<Option<UserBundles>> {
+    let Some(identity) = devices::current_identity(conn, user).await? else { return Ok(None) };
+    let Some(device_list) = devices::find_list(conn, user, &identity.fingerprint, identity.head_seq).await? else {
+        return Ok(None);
+    };
+    let mut bundles = Vec::new();
+    for id in devices::ids(conn, user).await? {
+        let device = DeviceAddr::new(user, id);
+        let wanted = if ids.is_empty() { device != me } else { ids.contains(&id) };
+        if wanted && let Some(bundle) = keys::take_bundle(conn, device).await? {
+            bundles.push(bundle);
+        }
+    }
+    Ok(Some(UserBundles { device_list: Blob(device_list), bundles }))
+}
+
+/// Ids, lengths, kinds and signatures of an upload.
+///
+/// # Errors
+/// 400 `validation`, 422 `bad_signature`.
+pub fn check(cert: &DeviceCert, upload: &UploadPrekeys) -> ApiResult<()> {
+    if upload.one_time_prekeys.len() > ONE_TIME_PREKEYS_MAX {
+        return Err(ApiError::validation("one_time_prekeys", format!("at most {ONE_TIME_PREKEYS_MAX}")));
+    }
+    if upload.kem_prekeys.len() > KEM_PREKEYS_MAX {
+        return Err(ApiError::validation("kem_prekeys", format!("at most {KEM_PREKEYS_MAX}")));
+    }
+    if let Some(key) = &upload.signed_prekey {
+        check_signed(cert, key)?;
+    }
+    if let Some(key) = &upload.last_kem_prekey {
+        check_kem(cert, "last_kem_prekey", key, KemKind::Last)?;
+    }
+    for key in &upload.kem_prekeys {
+        check_kem(cert, "kem_prekeys", key, KemKind::Once)?;
+    }
+    for key in &upload.one_time_prekeys {
+        check_id("one_time_prekeys", key.id)?;
+        array::<32>("one_time_prekeys", &key.public_key)?;
+    }
+    Ok(())
+}
+
+fn check_signed(cert: &DeviceCert, key: &SignedPrekey) -> ApiResult<()> {
+    let field = "signed_prekey";
+    check_id(field, key.id)?;
+    check_created(field, key.created_ms)?;
+    let (public, signature) = (DhPublic(array(field, &key.public_key)?), array(field, &key.signature)?);
+    let key = verify::SignedPrekey { id: key.id, public, created: key.created_ms, signature };
+    key.verify(cert.addr(), cert.signing_key()).map_err(|e| device_lists::refused(field, e))
+}
+
+fn check_kem(cert: &DeviceCert, field: &str, key: &KemPrekey, kind: KemKind) -> ApiResult<()> {
+    check_id(field, key.id)?;
+    check_created(field, key.created_ms)?;
+    if key.kind != kind as u8 {
+        return Err(ApiError::validation(field, format!("must be of kind {}", kind as u8)));
+    }
+    let (public, signature) = (Box::new(array(field, &key.public_key)?), array(field, &key.signature)?);
+    let key = verify::KemPrekey { kind, id: key.id, public, created: key.created_ms, signature };
+    key.verify(cert.addr(), cert.signing_key()).map_err(|e| device_lists::refused(field, e))
+}
+
+fn check_id(field: &str, id: u32) -> ApiResult<()> {
+    if id == 0 { Err(ApiError::validation(field, "ids begin with 1")) } else { Ok(()) }
+}
+
+/// The column is signed.
+fn check_created(field: &str, created_ms: u64) -> ApiResult<()> {
+    if i64::try_from(created_ms).is_err() { Err(ApiError::validation(field, "was made too far in the future")) } else { Ok(()) }
+}
+
+fn array<const N: usize>(field: &str, bytes: &Blob) -> ApiResult<[u8; N]> {
+    bytes.to_array().ok_or_else(|| ApiError::validation(field, format!("a key or signature does not have {N} bytes")))
 }

@@ -171,6 +171,19 @@ fn is_connection_lost(error: &DieselError) -> bool {
     )
 }
 
+/// What PostgreSQL says when it stops, starts, is full or takes too long; diesel does not pass the codes (57P01, 57P03,
+/// 57014, 53300) on. In another language of the server the answer is 500 instead of 503.
+fn is_outage(message: &str) -> bool {
+    const BEGINNINGS: [&str; 5] = [
+        "terminating connection",
+        "canceling statement due to statement timeout",
+        "the database system is",
+        "sorry, too many clients",
+        "remaining connection slots",
+    ];
+    BEGINNINGS.iter().any(|beginning| message.starts_with(beginning))
+}
+
 /// Whether a query failed because a row with this key is there already.
 pub fn is_unique_violation(error: &DieselError, constraint: &str) -> bool {
     match error {
@@ -192,6 +205,10 @@ impl From<DieselError> for ApiError {
                 info,
             ) => {
                 tracing::warn!(cause = info.message(), "the database cannot write now");
+                Self::unavailable()
+            }
+            DieselError::DatabaseError(_, info) if is_outage(info.message()) => {
+                tracing::warn!(cause = info.message(), "the database cannot answer now");
                 Self::unavailable()
             }
             // Only the message of PostgreSQL and the constraint: details and hints repeat values of rows.

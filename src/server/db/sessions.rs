@@ -191,13 +191,19 @@ pub async fn revoke_others(conn: &mut Conn, user: UserId, keep: Option<SessionId
     Ok(ids.into_iter().map(SessionId).collect())
 }
 
-/// Ends the logins of one device; answers which ended.
+/// Ends the logins of one device, but for `keep`; answers which ended.
 ///
 /// # Errors
 /// Of the database.
-pub async fn revoke_device(conn: &mut Conn, user: UserId, device: DeviceId) -> QueryResult<Vec<SessionId>> {
+pub async fn revoke_device(
+    conn: &mut Conn,
+    user: UserId,
+    device: DeviceId,
+    keep: Option<SessionId>,
+) -> QueryResult<Vec<SessionId>> {
     let live = sessions::table
         .filter(sessions::user_id.eq(user.0))
+        .filter(sessions::id.ne(keep.map_or_else(Uuid::nil, |id| id.0)))
         .filter(sessions::device_id.eq(device.cast_signed()))
         .filter(sessions::revoked_at.is_null());
     let ids: Vec<Uuid> =

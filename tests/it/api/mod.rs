@@ -1,1 +1,6 @@
-//! REST routes over real HTTP and a real PostgreSQL.
+//! The REST interface, feature by feature, against a real server and a real PostgreSQL.
+
+mod communities;
+mod devices;
+mod health;
+mod logs;

@@ -24,6 +24,20 @@ impl TestDatabase {
         let url = shared().cluster.url_of(&name);
         Self { url, name }
     }
+
+    /// An outage of this database alone: connections break and new ones are refused, until it is called with `false`.
+    pub async fn refuse_connections(&self, refuse: bool) {
+        let allow = format!("ALTER DATABASE {} ALLOW_CONNECTIONS {}", self.name, !refuse);
+        let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'", self.name);
+        tokio::task::spawn_blocking(move || {
+            administer(&allow);
+            if refuse {
+                administer(&end);
+            }
+        })
+        .await
+        .unwrap();
+    }
 }
 
 impl Drop for TestDatabase {

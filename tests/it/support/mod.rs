@@ -1,3 +1,5 @@
 //! Servers, databases, identities and terminals for the tests.
 
+pub mod api;
 pub mod database;
+pub mod server;
