@@ -16,11 +16,22 @@ CREATE FUNCTION pin_count(p_channel uuid) RETURNS bigint LANGUAGE sql STABLE AS 
     ) newest WHERE kind = 'pin'
 $$;
 
+-- Who hears a membership log's streams on a WebSocket: its members, who must still be in its community (as channel_readers).
+CREATE VIEW log_listeners AS
+    SELECT m.log_id, m.user_id FROM members m JOIN logs l ON l.id = m.log_id
+     WHERE l.id = l.community_id OR l.community_id IS NULL
+        OR EXISTS (SELECT 1 FROM members o WHERE o.log_id = l.community_id AND o.user_id = m.user_id);
+
+-- A number that grows with every removal of a listener.
+CREATE VIEW log_shrinks AS
+    SELECT l.id AS log_id, l.shrink_seq + coalesce(c.shrink_seq, 0) AS shrink_seq
+      FROM logs l LEFT JOIN logs c ON c.id = l.community_id AND c.id <> l.id;
+
 -- Takes the locks of a write into these channels, in the order that everybody keeps.
 CREATE FUNCTION lock_channels(p_channel uuid[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM 1 FROM logs
-      WHERE id IN (SELECT c.log_id FROM channels c WHERE c.id = ANY (p_channel) AND c.log_id IS NOT NULL)
+      WHERE id IN (SELECT unnest(ARRAY[c.log_id, c.community_id]) FROM channels c WHERE c.id = ANY (p_channel) AND c.log_id IS NOT NULL)
       ORDER BY id FOR SHARE;
     PERFORM 1 FROM channel_heads WHERE channel_id = ANY (p_channel) ORDER BY channel_id FOR NO KEY UPDATE;
 END
@@ -108,7 +119,7 @@ BEGIN
             AS a (id, channel_id, kind, user_id, device_id, thread_id, reply_to_id, target_id, ciphertext, nonce, files,
                   hash, epoch, expires_in, limited, ord)
     ), judged AS MATERIALIZED (
-        SELECT a.ord, a.id, a.channel_id, c.log_id, l.head_seq AS log_seq, l.shrink_seq, h.head_seq, c.slow_mode_s,
+        SELECT a.ord, a.id, a.channel_id, c.log_id, l.head_seq AS log_seq, g.shrink_seq, h.head_seq, c.slow_mode_s,
                greatest(v_now, date_trunc('milliseconds', h.last_at)) AS now_at,
                least(a.expires_in, c.message_ttl_s) AS ttl, old.seq AS old_seq, old.created_at AS old_at, s.timed_out_until,
                s.last_sent_at,
@@ -116,7 +127,7 @@ BEGIN
                  WHEN h.channel_id IS NULL OR c.deleted_at IS NOT NULL THEN 'not_found'
                  WHEN c.kind = 'dm' AND a.user_id NOT IN (c.dm_low, c.dm_high) THEN 'not_found'
                  WHEN c.kind <> 'dm' AND m.user_id IS NULL THEN
-                   CASE WHEN EXISTS (SELECT 1 FROM bans b WHERE b.log_id = c.log_id AND b.user_id = a.user_id)
+                   CASE WHEN EXISTS (SELECT 1 FROM bans b WHERE b.log_id IN (c.log_id, c.community_id) AND b.user_id = a.user_id)
                         THEN 'banned' ELSE 'not_found' END
                  WHEN old.id IS NOT NULL THEN
                    CASE WHEN old.channel_id = a.channel_id AND old.sender_id = a.user_id AND old.sender_device = a.device_id
@@ -152,7 +163,10 @@ BEGIN
           LEFT JOIN channels c ON c.id = a.channel_id
           LEFT JOIN channel_heads h ON h.channel_id = c.id
           LEFT JOIN logs l ON l.id = c.log_id
+          LEFT JOIN log_shrinks g ON g.log_id = c.log_id
           LEFT JOIN members m ON m.log_id = c.log_id AND m.user_id = a.user_id
+               AND (c.log_id = c.community_id
+                    OR EXISTS (SELECT 1 FROM members o WHERE o.log_id = c.community_id AND o.user_id = a.user_id))
           LEFT JOIN users u ON u.id = a.user_id
           LEFT JOIN devices d ON d.user_id = a.user_id AND d.device_id = a.device_id
           LEFT JOIN channel_states s ON s.channel_id = c.id AND s.user_id = a.user_id

@@ -9,9 +9,10 @@ use crate::protocol::limits::Limits;
 
 use super::attempts::Attempts;
 use super::db::{Connection, Database};
-use super::error::ApiError;
+use super::error::{ApiError, ApiResult};
 use super::limits::RateLimits;
 use super::password::Passwords;
+use super::realtime::Realtime;
 use super::secret::ServerSecret;
 use super::token::{AccessTokens, RefreshTokens};
 
@@ -26,24 +27,8 @@ pub struct App {
     pub passwords: Passwords,
     pub attempts: Attempts,
     pub limits: RateLimits,
-    realtime: OnceLock<Arc<dyn Realtime>>,
+    realtime: OnceLock<Arc<Realtime>>,
     draining: AtomicBool,
-}
-
-/// What the rest of the server tells the WebSockets after a commit. Calls return at once and never wait for a socket.
-pub trait Realtime: Send + Sync {
-    /// A stream (user, community, private group, channel) has a new head.
-    fn stream_moved(&self, stream: StreamId, head_seq: u64);
-    /// There is something new in a device's inbox.
-    fn inbox_moved(&self, device: DeviceAddr);
-    /// The streams that a user can read have changed: joined, left, kicked, banned, added to or removed from a channel.
-    fn access_changed(&self, user: UserId);
-    /// Logins that ended: their WebSockets close with 4003.
-    fn sessions_revoked(&self, sessions: &[SessionId]);
-    /// A device has few one-time prekeys left.
-    fn keys_low(&self, device: DeviceAddr, one_time: u32, kem: u32);
-    /// The server stops: close everything with 4012.
-    fn drain(&self);
 }
 
 impl App {
@@ -88,9 +73,17 @@ impl App {
     }
 
     /// Connects the realtime part; once, before the first request.
-    pub fn set_realtime(&self, realtime: Arc<dyn Realtime>) {
+    pub fn set_realtime(&self, realtime: Arc<Realtime>) {
         // A second call would be a second hub: the first one stays.
         let _ = self.realtime.set(realtime);
+    }
+
+    /// The live half of the server.
+    ///
+    /// # Errors
+    /// 503 `unavailable` before it was connected.
+    pub fn realtime(&self) -> ApiResult<&Arc<Realtime>> {
+        self.realtime.get().ok_or_else(ApiError::unavailable)
     }
 
     /// After the commit: tells the WebSockets which streams moved, as `db::streams::append` returned them.

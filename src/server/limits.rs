@@ -81,7 +81,13 @@ pub struct RateLimits {
     auth_by_address: Rate<Network>,
     device_lists: Rate<UserId>,
     bundles: Rate<(UserId, UserId)>,
+    sends: Rate<UserId>,
+    device_batches: Rate<UserId>,
 }
+
+/// `send_devices` of one user in a second (protocol 9.13), and how many may come at once.
+const DEVICE_BATCHES_PER_S: u32 = 20;
+const DEVICE_BATCHES_BURST: u32 = 40;
 
 impl RateLimits {
     /// # Errors
@@ -94,6 +100,8 @@ impl RateLimits {
             auth_by_address: Rate::new(config.auth_per_minute, Duration::from_secs(60), config.auth_per_minute)?,
             device_lists: Rate::new(DEVICE_LISTS_PER_MINUTE, Duration::from_secs(60), DEVICE_LISTS_PER_MINUTE)?,
             bundles: Rate::new(BUNDLES_PER_HOUR, Duration::from_secs(3600), BUNDLES_PER_HOUR)?,
+            sends: Rate::new(config.sends_per_s, second, config.sends_burst)?,
+            device_batches: Rate::new(DEVICE_BATCHES_PER_S, second, DEVICE_BATCHES_BURST)?,
         })
     }
 
@@ -111,6 +119,22 @@ impl RateLimits {
     /// 429 `rate_limited`.
     pub fn check_account(&self, user: UserId) -> ApiResult<()> {
         self.by_account.check(&user).map_err(ApiError::rate_limited)
+    }
+
+    /// Sends, over both transports.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub fn check_send(&self, user: UserId) -> Result<(), Duration> {
+        self.sends.check(&user)
+    }
+
+    /// Batches of device-to-device frames, over both transports.
+    ///
+    /// # Errors
+    /// 429 `rate_limited`.
+    pub fn check_device_batch(&self, user: UserId) -> ApiResult<()> {
+        self.device_batches.check(&user).map_err(ApiError::rate_limited)
     }
 
     /// Requests that try a password or a code.

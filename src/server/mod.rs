@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
@@ -51,6 +52,8 @@ pub async fn serve(
     db::migrate(database_url).await.context("cannot prepare the database")?;
     let database = db::Database::connect(database_url, config.server.database.pool_size).await?;
     let app = Arc::new(app::App::new(config.server, database, &secret)?);
+    let realtime = realtime::Realtime::start(&app.database, Box::new(realtime::bus::local::Local));
+    app.set_realtime(Arc::clone(&realtime));
     let router = router::router(Arc::clone(&app));
 
     let address = listener.local_addr()?;
@@ -64,13 +67,25 @@ pub async fn serve(
         let _ = drained.send(());
     };
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    // Answers and events are small: none waits for another one to fill a packet.
+    let listener = listener.tap_io(|stream| {
+        if let Err(cause) = stream.set_nodelay(true) {
+            tracing::debug!(%cause, "no TCP_NODELAY");
+        }
+    });
     let serving = axum::serve(listener, service).with_graceful_shutdown(signal).into_future();
+    let serving = async {
+        serving.await.context("the listener failed")?;
+        // WebSockets have left the listener's care when they were upgraded.
+        realtime.finish().await;
+        anyhow::Ok(())
+    };
     let deadline = async {
         let _ = drain.await;
         tokio::time::sleep(Duration::from_secs(app.config.drain_timeout_s)).await;
     };
     tokio::select! {
-        done = serving => done.context("the listener failed")?,
+        done = serving => done?,
         () = deadline => tracing::warn!("connections were still open at the end of the drain"),
     }
     Ok(())

@@ -1,1 +1,142 @@
-//! The durable inbox of each device.
+//! The durable inbox of each device: frames stay until the device acknowledged them. `append_inbox()` of
+//! `migrations/007_inbox` is the one door into it.
+
+use chrono::{DateTime, Utc};
+use diesel::QueryableByName;
+use diesel::sql_types::{Array, BigInt, Bytea, Integer, Jsonb, Text, Timestamptz, Uuid as SqlUuid};
+use diesel_async::RunQueryDsl as _;
+use uuid::Uuid;
+
+use crate::protocol::codec::Blob;
+use crate::protocol::devices::{DeviceMessage, SendDevices};
+use crate::protocol::ids::{DeviceAddr, UserId};
+use crate::protocol::limits::INBOX_MAX;
+
+use super::{Conn, QueryResult};
+
+/// What became of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// In the inboxes, but for these devices.
+    Done { missing: Vec<DeviceAddr> },
+    /// Nothing was delivered: these inboxes are full.
+    Full { devices: Vec<DeviceAddr> },
+}
+
+/// Delivers a batch once, whatever the number of attempts: one round trip, one commit.
+///
+/// # Errors
+/// Of the database.
+pub async fn append(conn: &mut Conn, from: DeviceAddr, batch: &SendDevices) -> QueryResult<Delivery> {
+    #[derive(QueryableByName)]
+    struct Answer {
+        #[diesel(sql_type = Text)]
+        code: String,
+        #[diesel(sql_type = Jsonb)]
+        devices: serde_json::Value,
+    }
+    let copies = &batch.copies;
+    let answer: Answer = diesel::sql_query("SELECT code, devices FROM append_inbox($1, $2, $3, $4, $5, $6, $7, $8)")
+        .bind::<SqlUuid, _>(from.user_id.0)
+        .bind::<Integer, _>(from.device_id.cast_signed())
+        .bind::<SqlUuid, _>(batch.id.0)
+        .bind::<Array<SqlUuid>, _>(copies.iter().map(|copy| copy.user_id.0).collect::<Vec<_>>())
+        .bind::<Array<Integer>, _>(copies.iter().map(|copy| copy.device_id.cast_signed()).collect::<Vec<_>>())
+        .bind::<Array<Bytea>, _>(copies.iter().map(|copy| copy.ciphertext.as_slice()).collect::<Vec<_>>())
+        .bind::<Array<Bytea>, _>(copies.iter().map(|copy| copy.nonce.as_slice()).collect::<Vec<_>>())
+        .bind::<BigInt, _>(i64::try_from(INBOX_MAX).unwrap_or(i64::MAX))
+        .get_result(conn)
+        .await?;
+    let devices: Vec<DeviceAddr> =
+        serde_json::from_value(answer.devices).map_err(|e| diesel::result::Error::DeserializationError(Box::new(e)))?;
+    Ok(if answer.code == "ok" { Delivery::Done { missing: devices } } else { Delivery::Full { devices } })
+}
+
+/// The oldest frames after a position.
+///
+/// # Errors
+/// Of the database.
+pub async fn page(conn: &mut Conn, device: DeviceAddr, after: u64, limit: i64) -> QueryResult<Vec<DeviceMessage>> {
+    #[derive(QueryableByName)]
+    struct Record {
+        #[diesel(sql_type = BigInt)]
+        inbox_seq: i64,
+        #[diesel(sql_type = SqlUuid)]
+        from_user: Uuid,
+        #[diesel(sql_type = Integer)]
+        from_device: i32,
+        #[diesel(sql_type = Bytea)]
+        ciphertext: Vec<u8>,
+        #[diesel(sql_type = Bytea)]
+        nonce: Vec<u8>,
+        #[diesel(sql_type = Timestamptz)]
+        created_at: DateTime<Utc>,
+    }
+    let records: Vec<Record> = diesel::sql_query(
+        "SELECT inbox_seq, from_user, from_device, ciphertext, nonce, created_at FROM inbox
+          WHERE user_id = $1 AND device_id = $2 AND inbox_seq > $3 ORDER BY inbox_seq LIMIT $4",
+    )
+    .bind::<SqlUuid, _>(device.user_id.0)
+    .bind::<Integer, _>(device.device_id.cast_signed())
+    .bind::<BigInt, _>(i64::try_from(after).unwrap_or(i64::MAX))
+    .bind::<BigInt, _>(limit)
+    .load(conn)
+    .await?;
+    let message = |record: Record| DeviceMessage {
+        inbox_seq: record.inbox_seq.unsigned_abs(),
+        from_user: UserId(record.from_user),
+        from_device: record.from_device.cast_unsigned(),
+        ciphertext: Blob(record.ciphertext),
+        nonce: Blob(record.nonce),
+        created_at: record.created_at.into(),
+    };
+    Ok(records.into_iter().map(message).collect())
+}
+
+/// The device has these frames: they are deleted.
+///
+/// # Errors
+/// Of the database.
+pub async fn acknowledge(conn: &mut Conn, device: DeviceAddr, up_to: u64) -> QueryResult<()> {
+    diesel::sql_query("DELETE FROM inbox WHERE user_id = $1 AND device_id = $2 AND inbox_seq <= $3")
+        .bind::<SqlUuid, _>(device.user_id.0)
+        .bind::<Integer, _>(device.device_id.cast_signed())
+        .bind::<BigInt, _>(i64::try_from(up_to).unwrap_or(i64::MAX))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Of these devices, those that have a frame after the position given with them: what a node asks every second.
+///
+/// # Errors
+/// Of the database.
+pub async fn moved(conn: &mut Conn, devices: &[(DeviceAddr, u64)]) -> QueryResult<Vec<DeviceAddr>> {
+    #[derive(QueryableByName)]
+    struct Record {
+        #[diesel(sql_type = SqlUuid)]
+        user_id: Uuid,
+        #[diesel(sql_type = Integer)]
+        device_id: i32,
+    }
+    let records: Vec<Record> = diesel::sql_query(
+        "SELECT d.user_id, d.device_id FROM unnest($1::uuid[], $2::integer[], $3::bigint[]) AS k (user_id, device_id, seen)
+           JOIN devices d USING (user_id, device_id) WHERE d.inbox_head > k.seen",
+    )
+    .bind::<Array<SqlUuid>, _>(devices.iter().map(|(device, _)| device.user_id.0).collect::<Vec<_>>())
+    .bind::<Array<Integer>, _>(devices.iter().map(|(device, _)| device.device_id.cast_signed()).collect::<Vec<_>>())
+    .bind::<Array<BigInt>, _>(devices.iter().map(|(_, seen)| seen.cast_signed()).collect::<Vec<_>>())
+    .load(conn)
+    .await?;
+    Ok(records.into_iter().map(|r| DeviceAddr::new(UserId(r.user_id), r.device_id.cast_unsigned())).collect())
+}
+
+/// Frames older than 30 days and batches older than 7 days go.
+///
+/// # Errors
+/// Of the database.
+pub async fn forget_old(conn: &mut Conn) -> QueryResult<()> {
+    diesel::sql_query("DELETE FROM inbox WHERE created_at < now() - interval '30 days'").execute(conn).await?;
+    diesel::sql_query("DELETE FROM device_batches WHERE created_at < now() - interval '7 days'").execute(conn).await?;
+    Ok(())
+}

@@ -1,14 +1,17 @@
 //! Rows of a channel's log: reading them, and the rows that the server writes itself. `append_rows()` of
 //! `migrations/006_append` is the one door into the log; what people send comes through [`super::append`].
 
+use chrono::{DateTime, Utc};
 use diesel::QueryableByName;
-use diesel::sql_types::{Array, BigInt, Nullable, Text, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Bytea, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl as _;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::protocol::ids::{ChannelId, MessageId, StreamId};
-use crate::protocol::messages::RowKind;
+use crate::protocol::channels::Unread;
+use crate::protocol::codec::{Blob, Timestamp};
+use crate::protocol::ids::{ChannelId, DeviceId, FileId, MessageId, StreamId, UserId};
+use crate::protocol::messages::{Row, RowKind};
 
 use super::{Conn, QueryResult};
 
@@ -45,4 +48,307 @@ pub async fn append_server_rows(conn: &mut Conn, rows: &[ServerRow]) -> QueryRes
         .load(conn)
         .await?;
     Ok(placed.into_iter().map(|row| (StreamId(row.channel_id), row.seq.unsigned_abs())).collect())
+}
+
+/// A row of `messages` with one device's copy beside it.
+#[derive(QueryableByName)]
+pub struct RowRecord {
+    #[diesel(sql_type = SqlUuid)]
+    channel_id: Uuid,
+    #[diesel(sql_type = BigInt)]
+    seq: i64,
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    log_seq: Option<i64>,
+    #[diesel(sql_type = Text)]
+    kind: String,
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    sender_id: Option<Uuid>,
+    #[diesel(sql_type = Nullable<Integer>)]
+    sender_device: Option<i32>,
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    thread_id: Option<Uuid>,
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    reply_to_id: Option<Uuid>,
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    target_id: Option<Uuid>,
+    #[diesel(sql_type = Nullable<Bytea>)]
+    ciphertext: Option<Vec<u8>>,
+    #[diesel(sql_type = Nullable<Bytea>)]
+    nonce: Option<Vec<u8>>,
+    #[diesel(sql_type = Nullable<Jsonb>)]
+    body: Option<Value>,
+    #[diesel(sql_type = Array<SqlUuid>)]
+    file_ids: Vec<Uuid>,
+    #[diesel(sql_type = Timestamptz)]
+    created_at: DateTime<Utc>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    expires_at: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    deleted_at: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<Bytea>)]
+    copy_ciphertext: Option<Vec<u8>>,
+    #[diesel(sql_type = Nullable<Bytea>)]
+    copy_nonce: Option<Vec<u8>>,
+}
+
+impl From<RowRecord> for Row {
+    fn from(row: RowRecord) -> Self {
+        Self {
+            id: MessageId(row.id),
+            channel_id: ChannelId(row.channel_id),
+            seq: row.seq.unsigned_abs(),
+            log_seq: row.log_seq.map(i64::unsigned_abs),
+            kind: serde_json::from_value(Value::String(row.kind)).unwrap_or(RowKind::Unknown),
+            sender_id: row.sender_id.map(UserId),
+            sender_device: row.sender_device.map(i32::cast_unsigned),
+            thread_id: row.thread_id.map(MessageId),
+            reply_to_id: row.reply_to_id.map(MessageId),
+            target_id: row.target_id.map(MessageId),
+            ciphertext: row.ciphertext.or(row.copy_ciphertext).map(Blob),
+            nonce: row.nonce.or(row.copy_nonce).map(Blob),
+            body: row.body,
+            file_ids: row.file_ids.into_iter().map(FileId).collect(),
+            created_at: row.created_at.into(),
+            expires_at: row.expires_at.map(Timestamp::from),
+            deleted_at: row.deleted_at.map(Timestamp::from),
+            quarantined: false,
+        }
+    }
+}
+
+/// The head of a channel that the user may read; none when there is no such channel for them.
+///
+/// # Errors
+/// Of the database.
+pub async fn readable_head(conn: &mut Conn, channel: ChannelId, user: UserId) -> QueryResult<Option<u64>> {
+    #[derive(QueryableByName)]
+    struct Head {
+        #[diesel(sql_type = BigInt)]
+        head_seq: i64,
+    }
+    let heads: Vec<Head> = diesel::sql_query(
+        "SELECT h.head_seq FROM channel_readers r JOIN channel_heads h USING (channel_id) WHERE r.channel_id = $1 AND r.user_id = $2",
+    )
+    .bind::<SqlUuid, _>(channel.0)
+    .bind::<SqlUuid, _>(user.0)
+    .load(conn)
+    .await?;
+    Ok(heads.into_iter().next().map(|head| head.head_seq.unsigned_abs()))
+}
+
+/// Which rows of a log a page holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The newest ones with a smaller seq.
+    Before(u64),
+    /// The oldest ones with a greater seq.
+    After(u64),
+}
+
+/// What a page is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The whole log.
+    Log,
+    /// The replies of a thread.
+    Thread(MessageId),
+}
+
+/// Rows of a channel in seq order, as one device sees them, at most `limit`.
+///
+/// # Errors
+/// Of the database.
+pub async fn page(
+    conn: &mut Conn,
+    channel: ChannelId,
+    scope: Scope,
+    side: Side,
+    limit: i64,
+    reader: Reader,
+) -> QueryResult<Vec<Row>> {
+    let (compared, order, cursor) = match side {
+        Side::Before(seq) => ("<", "DESC", seq),
+        Side::After(seq) => (">", "ASC", seq),
+    };
+    let (filter, thread) = match scope {
+        Scope::Log => ("$6::uuid IS NULL", None),
+        Scope::Thread(root) => ("m.thread_id = $6", Some(root.0)),
+    };
+    let rows: Vec<RowRecord> = diesel::sql_query(format!(
+        "SELECT m.*, k.ciphertext AS copy_ciphertext, k.nonce AS copy_nonce FROM messages m {COPY}
+          WHERE m.channel_id = $1 AND m.seq {compared} $4 AND {filter} ORDER BY m.seq {order} LIMIT $5"
+    ))
+    .bind::<SqlUuid, _>(channel.0)
+    .bind::<SqlUuid, _>(reader.user_id.0)
+    .bind::<Nullable<Integer>, _>(reader.device_id.map(u32::cast_signed))
+    .bind::<BigInt, _>(i64::try_from(cursor).unwrap_or(i64::MAX))
+    .bind::<BigInt, _>(limit)
+    .bind::<Nullable<SqlUuid>, _>(thread)
+    .load(conn)
+    .await?;
+    let mut rows: Vec<Row> = rows.into_iter().map(Row::from).collect();
+    if let Side::Before(_) = side {
+        rows.reverse();
+    }
+    Ok(rows)
+}
+
+/// Who reads: the user and, for direct messages, the device whose copies are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reader {
+    pub user_id: UserId,
+    pub device_id: Option<DeviceId>,
+}
+
+/// The reader's copy: $2 is the user, $3 the device.
+const COPY: &str =
+    "LEFT JOIN message_copies k ON k.channel_id = m.channel_id AND k.seq = m.seq AND k.user_id = $2 AND k.device_id = $3";
+
+/// Rows with a seq above `above` that are aimed at one of the targets, ascending.
+///
+/// # Errors
+/// Of the database.
+pub async fn related(
+    conn: &mut Conn,
+    channel: ChannelId,
+    targets: &[MessageId],
+    above: u64,
+    limit: i64,
+    reader: Reader,
+) -> QueryResult<Vec<Row>> {
+    if targets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<RowRecord> = diesel::sql_query(format!(
+        "SELECT m.*, k.ciphertext AS copy_ciphertext, k.nonce AS copy_nonce FROM messages m {COPY}
+          WHERE m.channel_id = $1 AND m.target_id = ANY ($4) AND m.seq > $5 ORDER BY m.seq LIMIT $6"
+    ))
+    .bind::<SqlUuid, _>(channel.0)
+    .bind::<SqlUuid, _>(reader.user_id.0)
+    .bind::<Nullable<Integer>, _>(reader.device_id.map(u32::cast_signed))
+    .bind::<Array<SqlUuid>, _>(targets.iter().map(|id| id.0).collect::<Vec<_>>())
+    .bind::<BigInt, _>(i64::try_from(above).unwrap_or(i64::MAX))
+    .bind::<BigInt, _>(limit)
+    .load(conn)
+    .await?;
+    Ok(rows.into_iter().map(Row::from).collect())
+}
+
+/// One row of a channel.
+///
+/// # Errors
+/// Of the database.
+pub async fn find(conn: &mut Conn, channel: ChannelId, id: MessageId, reader: Reader) -> QueryResult<Option<Row>> {
+    let rows: Vec<RowRecord> = diesel::sql_query(format!(
+        "SELECT m.*, k.ciphertext AS copy_ciphertext, k.nonce AS copy_nonce FROM messages m {COPY}
+          WHERE m.channel_id = $1 AND m.id = $4"
+    ))
+    .bind::<SqlUuid, _>(channel.0)
+    .bind::<SqlUuid, _>(reader.user_id.0)
+    .bind::<Nullable<Integer>, _>(reader.device_id.map(u32::cast_signed))
+    .bind::<SqlUuid, _>(id.0)
+    .load(conn)
+    .await?;
+    Ok(rows.into_iter().next().map(Row::from))
+}
+
+/// The pinned messages of a channel, the newest pin first.
+///
+/// # Errors
+/// Of the database.
+pub async fn pins(conn: &mut Conn, channel: ChannelId, reader: Reader) -> QueryResult<Vec<Row>> {
+    let rows: Vec<RowRecord> = diesel::sql_query(format!(
+        "SELECT m.*, k.ciphertext AS copy_ciphertext, k.nonce AS copy_nonce
+           FROM (SELECT DISTINCT ON (target_id) target_id, kind, seq FROM messages
+                  WHERE channel_id = $1 AND kind IN ('pin', 'unpin') AND deleted_at IS NULL ORDER BY target_id, seq DESC) p
+           JOIN messages m ON m.channel_id = $1 AND m.id = p.target_id {COPY}
+          WHERE p.kind = 'pin' ORDER BY p.seq DESC"
+    ))
+    .bind::<SqlUuid, _>(channel.0)
+    .bind::<SqlUuid, _>(reader.user_id.0)
+    .bind::<Nullable<Integer>, _>(reader.device_id.map(u32::cast_signed))
+    .load(conn)
+    .await?;
+    Ok(rows.into_iter().map(Row::from).collect())
+}
+
+/// What somebody has not read, for every channel that they read. Counted are what people and webhooks wrote, up to 1,000.
+///
+/// # Errors
+/// Of the database.
+pub async fn unread(conn: &mut Conn, user: UserId) -> QueryResult<Vec<Unread>> {
+    #[derive(QueryableByName)]
+    struct Record {
+        #[diesel(sql_type = SqlUuid)]
+        channel_id: Uuid,
+        #[diesel(sql_type = BigInt)]
+        head_seq: i64,
+        #[diesel(sql_type = BigInt)]
+        read_seq: i64,
+        #[diesel(sql_type = BigInt)]
+        unread: i64,
+    }
+    let records: Vec<Record> = diesel::sql_query(
+        "SELECT r.channel_id, h.head_seq, r.read_seq, n.unread
+           FROM (SELECT r.channel_id, r.joined_seq, coalesce(s.read_seq, 0) AS read_seq FROM channel_readers r
+                   LEFT JOIN channel_states s ON s.channel_id = r.channel_id AND s.user_id = r.user_id WHERE r.user_id = $1) r
+           JOIN channel_heads h USING (channel_id)
+          CROSS JOIN LATERAL (SELECT count(*) AS unread FROM (
+                SELECT 1 FROM messages m
+                 WHERE m.channel_id = r.channel_id AND m.kind IN ('message', 'poll', 'webhook') AND m.deleted_at IS NULL
+                   AND m.sender_id IS DISTINCT FROM $1
+                   AND m.seq > CASE WHEN r.read_seq > 0 THEN r.read_seq
+                                    ELSE channel_start_seq(r.channel_id, h.head_seq, r.joined_seq, NULL) END
+                 LIMIT 1000) some) n",
+    )
+    .bind::<SqlUuid, _>(user.0)
+    .load(conn)
+    .await?;
+    let unread = |record: Record| Unread {
+        channel_id: ChannelId(record.channel_id),
+        unread: record.unread.unsigned_abs(),
+        head_seq: record.head_seq.unsigned_abs(),
+        read_seq: record.read_seq.unsigned_abs(),
+    };
+    Ok(records.into_iter().map(unread).collect())
+}
+
+/// Moves the user's read marker forward, not beyond the head. Answers the new marker, or none when nothing moved.
+///
+/// # Errors
+/// Of the database.
+pub async fn mark_read(conn: &mut Conn, channel: ChannelId, user: UserId, seq: u64) -> QueryResult<Option<u64>> {
+    #[derive(QueryableByName)]
+    struct Marker {
+        #[diesel(sql_type = BigInt)]
+        read_seq: i64,
+    }
+    let moved: Vec<Marker> = diesel::sql_query(
+        "INSERT INTO channel_states AS s (channel_id, user_id, read_seq)
+         SELECT channel_id, $2, least($3, head_seq) FROM channel_heads WHERE channel_id = $1 AND least($3, head_seq) > 0
+         ON CONFLICT (channel_id, user_id) DO UPDATE SET read_seq = EXCLUDED.read_seq WHERE s.read_seq < EXCLUDED.read_seq
+         RETURNING read_seq",
+    )
+    .bind::<SqlUuid, _>(channel.0)
+    .bind::<SqlUuid, _>(user.0)
+    .bind::<BigInt, _>(i64::try_from(seq).unwrap_or(i64::MAX))
+    .load(conn)
+    .await?;
+    Ok(moved.into_iter().next().map(|marker| marker.read_seq.unsigned_abs()))
+}
+
+/// Erases what has expired, at most `limit` rows; answers how many.
+///
+/// # Errors
+/// Of the database.
+pub async fn erase_expired(conn: &mut Conn, limit: i32) -> QueryResult<u64> {
+    #[derive(QueryableByName)]
+    struct Count {
+        #[diesel(sql_type = BigInt)]
+        erased: i64,
+    }
+    let count: Count = diesel::sql_query("SELECT erase_expired($1) AS erased").bind::<Integer, _>(limit).get_result(conn).await?;
+    Ok(count.erased.unsigned_abs())
 }

@@ -3,9 +3,11 @@
 //! Queries are functions of `&mut Conn` beside their row types and return `QueryResult`; [`Database::transaction`] is
 //! how handlers make several of them one.
 
+pub mod append;
 pub mod channels;
 pub mod communities;
 pub mod contacts;
+pub mod delivery;
 pub mod devices;
 pub mod groups;
 pub mod inbox;
@@ -20,6 +22,7 @@ pub mod sessions;
 pub mod streams;
 pub mod users;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -56,6 +59,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Database {
     pool: Pool<AsyncPgConnection>,
+    url: Arc<str>,
     epoch: EpochId,
 }
 
@@ -75,11 +79,16 @@ impl Database {
             let mut conn = pool.get().await.context("cannot connect to the database")?;
             schema::instance::table.select(schema::instance::epoch).first::<uuid::Uuid>(&mut conn).await?
         };
-        Ok(Self { pool, epoch: EpochId(epoch) })
+        Ok(Self { pool, url: with_settings(url).into(), epoch: EpochId(epoch) })
     }
 
     pub const fn epoch(&self) -> EpochId {
         self.epoch
+    }
+
+    /// For connections of one's own, with the settings of the pool's. It may hold a password: it is never logged.
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     /// A connection, within two seconds.

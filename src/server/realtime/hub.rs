@@ -12,17 +12,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use axum::extract::ws::Message;
-use uuid::Uuid;
 
 use crate::protocol::codec::Encoding;
 use crate::protocol::ids::{DeviceAddr, DeviceId, SessionId, StreamId, UserId};
 use crate::protocol::users::Status;
 
+use super::super::db::delivery::{Access, AudienceId};
 use super::queue::{Class, End, Queue};
-
-/// Who hears a stream: a membership log's id, a direct message's channel id, or a user's id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AudienceId(pub Uuid);
 
 /// One connection of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,15 +32,6 @@ pub struct Peer {
     pub device_id: Option<DeviceId>,
     pub encoding: Encoding,
     pub queue: Arc<Queue>,
-}
-
-/// What a user may hear, as one reading of the database found it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Access {
-    /// With the newest removal in their logs (0 where there is no log).
-    pub audiences: Vec<(AudienceId, u64)>,
-    /// With audience and head.
-    pub streams: Vec<(StreamId, AudienceId, u64)>,
 }
 
 /// Where an event stands.
@@ -111,10 +98,10 @@ struct Stream {
 }
 
 impl Hub {
-    /// Pushes the event if it is the next one of its stream. `frame` makes the message for one connection.
+    /// Pushes the event if it is the next one of its stream. `frame` gives the message for one connection.
     ///
     /// A stream that is unknown while somebody hears its audience is new: its first event is 1.
-    pub fn publish(&mut self, at: Position, mut frame: impl FnMut(&Peer) -> Message) -> Published {
+    pub fn publish(&mut self, at: Position, mut frame: impl FnMut(&Peer) -> Option<Message>) -> Published {
         let Some(audience) = self.audiences.get_mut(&at.audience) else { return Published::Pushed };
         if at.shrink_seq > audience.shrink_seq {
             return Published::Stale;
@@ -133,16 +120,20 @@ impl Hub {
         self.clock += 1;
         stream.moved_at = self.clock;
         for (_, peer) in &audience.listeners {
-            peer.queue.push(frame(peer), Class::Durable);
+            if let Some(message) = frame(peer) {
+                peer.queue.push(message, Class::Durable);
+            }
         }
         Published::Pushed
     }
 
     /// An ephemeral frame for an audience, except for one user's own connections.
-    pub fn whisper(&self, audience: AudienceId, from: UserId, mut frame: impl FnMut(&Peer) -> Message) {
+    pub fn whisper(&self, audience: AudienceId, from: UserId, mut frame: impl FnMut(&Peer) -> Option<Message>) {
         for (_, peer) in self.audiences.get(&audience).into_iter().flat_map(|audience| &audience.listeners) {
-            if peer.user_id != from {
-                peer.queue.push(frame(peer), Class::Ephemeral);
+            if peer.user_id != from
+                && let Some(message) = frame(peer)
+            {
+                peer.queue.push(message, Class::Ephemeral);
             }
         }
     }
@@ -152,11 +143,24 @@ impl Hub {
         self.streams.get(&stream).map(|stream| (stream.audience, stream.delivered))
     }
 
+    /// Whether anybody hears an audience.
+    pub fn is_heard(&self, audience: AudienceId) -> bool {
+        self.audiences.contains_key(&audience)
+    }
+
+    /// Whether somebody was removed since the audience was read.
+    pub fn is_stale(&self, audience: AudienceId, shrink_seq: u64) -> bool {
+        self.audiences.get(&audience).is_some_and(|audience| audience.shrink_seq < shrink_seq)
+    }
+
     /// Gives up on events that are too many to push: clients see the gap in `heads` and page.
-    pub fn skip_to(&mut self, stream: StreamId, seq: u64) {
-        if let Some(stream) = self.streams.get_mut(&stream)
-            && stream.delivered < seq
-        {
+    pub fn skip_to(&mut self, stream: StreamId, audience: AudienceId, seq: u64) {
+        let Some(heard) = self.audiences.get_mut(&audience) else { return };
+        let stream = self.streams.entry(stream).or_insert_with(|| {
+            heard.streams.insert(stream);
+            Stream { audience, delivered: 0, moved_at: 0 }
+        });
+        if stream.delivered < seq {
             self.clock += 1;
             stream.delivered = seq;
             stream.moved_at = self.clock;
@@ -198,25 +202,28 @@ impl Hub {
         Ok(id)
     }
 
-    /// Removes a connection. True when it was the user's last.
-    pub fn detach(&mut self, id: ConnId) -> bool {
-        let Some(peer) = self.peers.remove(&id) else { return false };
+    /// Removes a connection; one that was replaced is gone already.
+    pub fn detach(&mut self, id: ConnId) {
+        let Some(peer) = self.peers.remove(&id) else { return };
         if let Some(conns) = self.sessions.get_mut(&peer.session_id) {
             conns.retain(|conn| *conn != id);
             if conns.is_empty() {
                 self.sessions.remove(&peer.session_id);
             }
         }
-        let Some(user) = self.users.get_mut(&peer.user_id) else { return false };
+        let Some(user) = self.users.get_mut(&peer.user_id) else { return };
         user.conns.retain(|conn| *conn != id);
         for audience in &user.audiences {
             forget(&mut self.audiences, &mut self.streams, *audience, |conn, _| conn == id);
         }
-        let last = user.conns.is_empty();
-        if last {
+        if user.conns.is_empty() {
             self.users.remove(&peer.user_id);
         }
-        last
+    }
+
+    /// Whether a connection is its user's only one.
+    pub fn is_last(&self, id: ConnId) -> bool {
+        self.peers.get(&id).and_then(|peer| self.users.get(&peer.user_id)).is_some_and(|user| user.conns == [id])
     }
 
     /// Which reading of the user's access would be the newest one; none without a connection.
@@ -359,9 +366,9 @@ impl Hub {
         self.sessions.keys().copied().collect()
     }
 
-    /// Devices with a connection.
-    pub fn devices(&self) -> Vec<DeviceAddr> {
-        let device = |peer: &Peer| Some(DeviceAddr::new(peer.user_id, peer.device_id?));
+    /// Devices with a connection, and how much of their inbox it has seen.
+    pub fn devices(&self) -> Vec<(DeviceAddr, u64)> {
+        let device = |peer: &Peer| Some((DeviceAddr::new(peer.user_id, peer.device_id?), peer.queue.inbox_seen()));
         self.peers.values().filter_map(device).collect()
     }
 

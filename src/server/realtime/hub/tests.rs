@@ -3,6 +3,7 @@
 use std::task::{Context, Poll, Waker};
 
 use proptest::prelude::*;
+use uuid::Uuid;
 
 use super::super::queue::Taken;
 use super::*;
@@ -167,7 +168,7 @@ impl World {
         let mut next = seq;
         loop {
             let at = Position { stream: stream(s), audience: audience(a), seq: next, shrink_seq: self.truth.shrink_seq[a] };
-            match self.hub.publish(at, |_| Message::Text(format!("{s} {next}").into())) {
+            match self.hub.publish(at, |_| Some(Message::Text(format!("{s} {next}").into()))) {
                 Published::Stale => self.hub.retain(audience(a), self.truth.shrink_seq[a], &self.truth.members[a]),
                 Published::Gap => next = self.hub.delivered(stream(s)).unwrap().1 + 1,
                 Published::Pushed | Published::Old if next < seq => next += 1,
@@ -234,7 +235,7 @@ fn at(seq: u64, shrink_seq: u64) -> Position {
 #[test]
 fn an_event_after_a_removal_waits_until_the_audience_is_read_again() {
     let (mut hub, ann, bob) = two_members();
-    let frame = |_: &Peer| Message::Text("0 8".into());
+    let frame = |_: &Peer| Some(Message::Text("0 8".into()));
     assert_eq!(hub.publish(at(8, 5), frame), Published::Stale);
     assert!(ann.queue.is_empty() && bob.queue.is_empty());
     hub.retain(audience(0), 5, &HashSet::from([ann.user_id]));
@@ -278,7 +279,7 @@ fn heads_name_the_streams_that_moved_since_the_last_ones() {
     let (mut hub, ann, _) = two_members();
     let (none, clock) = hub.moved_since(ann.user_id, 0);
     assert!(none.is_empty());
-    hub.publish(at(8, 4), |_| Message::Text("0 8".into()));
+    hub.publish(at(8, 4), |_| Some(Message::Text("0 8".into())));
     let (moved, clock) = hub.moved_since(ann.user_id, clock);
     assert_eq!(moved, BTreeMap::from([(stream(0), 8)]));
     assert!(hub.moved_since(ann.user_id, clock).0.is_empty());
@@ -287,6 +288,6 @@ fn heads_name_the_streams_that_moved_since_the_last_ones() {
 #[test]
 fn a_whisper_reaches_everybody_but_its_author() {
     let (hub, ann, bob) = two_members();
-    hub.whisper(audience(0), ann.user_id, |_| Message::Text("typing".into()));
+    hub.whisper(audience(0), ann.user_id, |_| Some(Message::Text("typing".into())));
     assert_eq!((ann.queue.len(), bob.queue.len()), (0, 1));
 }

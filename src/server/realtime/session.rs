@@ -1,0 +1,279 @@
+//! One authenticated connection: what its frames mean, and what it is told at the start.
+//!
+//! Start with [`run`]: authenticate → attach to the hub → `ready` → inbox → live.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::ws::Message;
+use futures_util::SinkExt as _;
+
+use crate::protocol::codec::{Encoding, Timestamp};
+use crate::protocol::devices::{SendDevices, SentDevices};
+use crate::protocol::error::ErrorCode;
+use crate::protocol::frame::{ClientFrame, Ready, SentFrame, ServerFrame, close};
+use crate::protocol::ids::{ChannelId, DeviceAddr};
+use crate::protocol::messages::Send;
+use crate::protocol::users::Status;
+use crate::server::app::AppState;
+use crate::server::db::{delivery, inbox};
+use crate::server::error::{ApiError, ApiResult};
+use crate::server::extract::{Auth, authenticate};
+
+use super::connection::{self, FrameRate, Handler, Outcome, Socket, Work};
+use super::hub::{ConnId, Peer};
+use super::queue::{Class, Queue};
+use super::writer::Reply;
+use super::{Realtime, frames, presence};
+
+/// Frames of the inbox that are read at once: they are written before more is read.
+const INBOX_PAGE: i64 = 32;
+
+/// Serves a WebSocket from its first frame to its end.
+pub async fn run<S: Socket>(mut socket: S, encoding: Encoding, app: AppState, realtime: Arc<Realtime>) {
+    let outcome = match connection::first_frame(&mut socket, encoding).await {
+        Ok(token) => match authenticate(&app, &token.0).await {
+            Ok(auth) => attached(&mut socket, encoding, app, realtime, auth).await,
+            Err(error) => {
+                let code = if error.code == ErrorCode::Suspended { close::REVOKED } else { close::UNAUTHENTICATED };
+                let reason = error.message.clone();
+                connection::refuse(&mut socket, encoding, error).await;
+                Outcome::Close(code, reason)
+            }
+        },
+        Err(outcome) => outcome,
+    };
+    connection::finish(&mut socket, outcome).await;
+}
+
+async fn attached<S: Socket>(socket: &mut S, encoding: Encoding, app: AppState, realtime: Arc<Realtime>, auth: Auth) -> Outcome {
+    let mut session = match Session::attach(encoding, app, realtime, auth).await {
+        Ok(session) => session,
+        Err(error) => {
+            let code = if error.code == ErrorCode::RateLimited { close::FLOODING } else { close::TOO_SLOW };
+            let reason = error.message.clone();
+            connection::refuse(socket, encoding, error).await;
+            return Outcome::Close(code, reason);
+        }
+    };
+    let ready = match session.ready().await {
+        Ok(ready) => frames::encode(&ServerFrame::Ready(ready), encoding),
+        Err(error) => {
+            connection::refuse(socket, encoding, error).await;
+            return Outcome::Close(close::TOO_SLOW, "the server is busy: resume".into());
+        }
+    };
+    let Some(ready) = ready else { return Outcome::Gone };
+    if socket.send(ready).await.is_err() {
+        return Outcome::Gone;
+    }
+    session.introduce();
+    let limits = &session.app.config.limits;
+    let rate = FrameRate { per_s: limits.frames_per_s, burst: limits.frames_burst };
+    let queue = Arc::clone(&session.queue);
+    connection::serve(socket, &queue, encoding, rate, &mut session).await
+}
+
+struct Session {
+    app: AppState,
+    realtime: Arc<Realtime>,
+    auth: Auth,
+    encoding: Encoding,
+    queue: Arc<Queue>,
+    conn: ConnId,
+    /// Of the last `heads`.
+    clock: u64,
+}
+
+impl Session {
+    async fn attach(encoding: Encoding, app: AppState, realtime: Arc<Realtime>, auth: Auth) -> ApiResult<Self> {
+        let status = delivery::status(&mut *app.db().await?, auth.user_id).await?;
+        // Somebody who is connected is not offline, whatever was stored.
+        let status = if status == Status::Offline { Status::Online } else { status };
+        let queue = Arc::new(Queue::default());
+        let peer = Peer {
+            user_id: auth.user_id,
+            session_id: auth.session_id,
+            device_id: auth.device_id,
+            encoding,
+            queue: Arc::clone(&queue),
+        };
+        let limit = app.config.limits.connections_per_user as usize;
+        let (conn, clock) = {
+            let mut hub = realtime.hub();
+            let conn = hub
+                .attach(peer, limit, status)
+                .map_err(|_| ApiError::new(ErrorCode::RateLimited, format!("at most {limit} connections at a time")))?;
+            (conn, hub.clock())
+        };
+        if realtime.is_draining() {
+            realtime.end_soon(&queue);
+        }
+        // From here on dropping the session detaches it.
+        let session = Self { app, realtime, auth, encoding, queue, conn, clock };
+        session.realtime.subscribe(auth.user_id).await?;
+        Ok(session)
+    }
+
+    /// The heads are read after the hub has begun to push: nothing falls between.
+    async fn ready(&self) -> ApiResult<Ready> {
+        let access = delivery::access(&mut *self.app.db().await?, self.auth.user_id).await?;
+        Ok(Ready {
+            user_id: self.auth.user_id,
+            session_id: self.auth.session_id,
+            device_id: self.auth.device_id,
+            epoch: self.app.epoch(),
+            server_time: Timestamp::from(chrono::Utc::now()),
+            limits: self.app.wire_limits(),
+            streams: access.streams.into_iter().map(|(stream, _, head)| (stream, head)).collect::<BTreeMap<_, _>>(),
+        })
+    }
+
+    /// Presence, both ways, and whatever the inbox holds.
+    fn introduce(&self) {
+        let hub = self.realtime.hub();
+        if let Some(status) = hub.status(self.auth.user_id) {
+            presence::tell(&hub, self.auth.user_id, status);
+        }
+        presence::introduce(&hub, self.auth.user_id, &self.queue, self.encoding);
+        drop(hub);
+        if self.auth.device_id.is_some() {
+            self.queue.inbox_moved();
+        }
+    }
+
+    fn send(&self, send: Send) {
+        let id = send.id;
+        let reply = Reply::Socket { queue: Arc::clone(&self.queue), encoding: self.encoding };
+        if let Err(error) = self.realtime.send(&self.app, send, &self.auth, reply) {
+            self.refuse(Some(id.to_string()), error);
+        }
+    }
+
+    fn send_devices(&self, batch: SendDevices) -> Work {
+        let (app, realtime, auth, encoding) = (Arc::clone(&self.app), Arc::clone(&self.realtime), self.auth, self.encoding);
+        Box::pin(async move {
+            let id = batch.id;
+            let frame = match realtime.send_devices(&app, batch, &auth).await {
+                Ok(sent) => ServerFrame::Sent(SentFrame::Devices(sent)),
+                Err(error) => ServerFrame::Error(frames::error_frame(Some(id.to_string()), error)),
+            };
+            frames::encode(&frame, encoding).into_iter().collect()
+        })
+    }
+
+    /// Work without an answer; only its failure is told.
+    fn quiet(&self, kind: &'static str, work: impl Future<Output = ApiResult<()>> + std::marker::Send + 'static) -> Work {
+        let encoding = self.encoding;
+        Box::pin(async move {
+            let Err(error) = work.await else { return Vec::new() };
+            frames::encode(&ServerFrame::Error(frames::error_frame(Some(kind.to_owned()), error)), encoding).into_iter().collect()
+        })
+    }
+
+    fn ack_inbox(&self, up_to: u64) -> Work {
+        let (app, device) = (Arc::clone(&self.app), self.auth.device());
+        self.quiet("ack_inbox", async move { Ok(inbox::acknowledge(&mut *app.db().await?, device?, up_to).await?) })
+    }
+
+    fn mark_read(&self, channel: ChannelId, seq: u64) -> Work {
+        let (app, user) = (Arc::clone(&self.app), self.auth.user_id);
+        self.quiet("mark_read", async move { super::mark_read(&app, channel, user, seq).await })
+    }
+
+    fn set_status(&self, status: Status) {
+        let mut hub = self.realtime.hub();
+        if hub.set_status(self.auth.user_id, status) {
+            presence::tell(&hub, self.auth.user_id, status);
+        }
+    }
+
+    fn refuse(&self, reference: Option<String>, error: ApiError) {
+        self.push(&ServerFrame::Error(frames::error_frame(reference, error)), Class::Durable);
+    }
+
+    fn push(&self, frame: &ServerFrame, class: Class) {
+        if let Some(message) = frames::encode(frame, self.encoding) {
+            self.queue.push(message, class);
+        }
+    }
+}
+
+impl Handler for Session {
+    fn handle(&mut self, frame: ClientFrame) -> Option<Work> {
+        match frame {
+            ClientFrame::Send(send) => self.send(send),
+            ClientFrame::SendDevices(batch) => return Some(self.send_devices(batch)),
+            ClientFrame::AckInbox { up_to } => return Some(self.ack_inbox(up_to)),
+            ClientFrame::MarkRead { channel_id, seq } => return Some(self.mark_read(channel_id, seq)),
+            ClientFrame::Typing { channel_id } => presence::typing(&self.realtime.hub(), self.auth.user_id, channel_id),
+            ClientFrame::Presence { status } => self.set_status(status),
+            ClientFrame::Ping { t } => self.push(&ServerFrame::Pong { t }, Class::Ephemeral),
+            ClientFrame::Authenticate { .. } => {
+                self.refuse(Some("authenticate".into()), ApiError::invalid_request("this connection is authenticated"));
+            }
+        }
+        None
+    }
+
+    async fn inbox(&mut self) -> Vec<Message> {
+        let Ok(device) = self.auth.device() else { return Vec::new() };
+        let seen = self.queue.inbox_seen();
+        let page = async { Ok::<_, ApiError>(inbox::page(&mut *self.app.db().await?, device, seen, INBOX_PAGE).await?) };
+        // A failure is repeated when the node next looks around.
+        let Ok(messages) = page.await else { return Vec::new() };
+        if let Some(last) = messages.last() {
+            self.queue.set_inbox_seen(last.inbox_seq);
+            self.queue.inbox_moved();
+        }
+        messages.into_iter().filter_map(|message| frames::encode(&ServerFrame::DeviceMessage(message), self.encoding)).collect()
+    }
+
+    fn heads(&mut self) -> Option<Message> {
+        let (streams, clock) = self.realtime.hub().moved_since(self.auth.user_id, self.clock);
+        self.clock = clock;
+        if streams.is_empty() {
+            return None;
+        }
+        frames::encode(&ServerFrame::Heads { streams }, self.encoding)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let mut hub = self.realtime.hub();
+        let status = hub.status(self.auth.user_id);
+        if status.is_some_and(|status| presence::shown(status) != Status::Offline) && hub.is_last(self.conn) {
+            presence::tell(&hub, self.auth.user_id, Status::Offline);
+        }
+        hub.detach(self.conn);
+    }
+}
+
+impl Realtime {
+    /// Delivers a batch to device inboxes, for both transports.
+    ///
+    /// # Errors
+    /// As `docs/PROTOCOL.md` 9.13.
+    pub async fn send_devices(&self, app: &AppState, batch: SendDevices, auth: &Auth) -> ApiResult<SentDevices> {
+        let from = auth.device()?;
+        super::intake::check_batch(&batch)?;
+        app.limits.check_device_batch(auth.user_id)?;
+        let delivery = inbox::append(&mut *app.db().await?, from, &batch).await?;
+        let missing = match delivery {
+            inbox::Delivery::Done { missing } => missing,
+            inbox::Delivery::Full { devices } => {
+                return Err(ApiError::new(ErrorCode::RateLimited, "an inbox is full: leave it out, or wait until it is read")
+                    .with_details(serde_json::json!({ "full": devices, "retry_after_ms": 60_000 })));
+            }
+        };
+        let mut told = std::collections::HashSet::new();
+        for copy in &batch.copies {
+            let device = DeviceAddr::new(copy.user_id, copy.device_id);
+            if !missing.contains(&device) && told.insert(device) {
+                self.inbox_moved(device);
+            }
+        }
+        Ok(SentDevices { id: batch.id, missing })
+    }
+}

@@ -1,0 +1,385 @@
+//! Group commit: sends of all connections become batches, each one call of the database and one commit.
+//!
+//! There is no timer: a lane always takes what has gathered while its last call was under way. A channel belongs to one
+//! lane, so its rows keep the order in which they arrived. An answer leaves only after the commit. Full queues refuse at
+//! once (503 `unavailable`); a connection that broke during a commit is told as 503 `outcome_unknown`, never as a failure.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_postgres::error::SqlState;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::protocol::codec::Encoding;
+use crate::protocol::error::ErrorCode;
+use crate::protocol::frame::{SentFrame, ServerFrame};
+use crate::protocol::ids::MessageId;
+use crate::protocol::messages::{Row, RowKind, Sent};
+use crate::server::db::append::{Appender, Draft, Failure, Stored, Verdict};
+use crate::server::db::delivery::AudienceId;
+use crate::server::error::{ApiError, ApiResult};
+
+use super::fanout::Fanout;
+use super::frames;
+use super::queue::{Class, Queue};
+
+/// Connections that write. Two overlap one's commit with the other's work.
+const LANES: usize = 2;
+/// Sends that wait for a lane.
+const WAITING_MAX: usize = 2048;
+/// Sends of one batch, and the bytes after which it is full.
+const BATCH_MAX: usize = 128;
+const BATCH_BYTES: usize = 1024 * 1024;
+/// Between two attempts to reach the database.
+const RECONNECT: Duration = Duration::from_millis(200);
+
+/// Where the answer to a send goes.
+pub enum Reply {
+    /// As a frame into a connection's queue.
+    Socket { queue: Arc<Queue>, encoding: Encoding },
+    /// To a request that waits.
+    Request(oneshot::Sender<ApiResult<Sent>>),
+}
+
+struct Job {
+    draft: Draft,
+    reply: Reply,
+}
+
+/// Takes sends; cheap to clone. The lanes end when all of these are gone and what waited is done.
+#[derive(Clone)]
+pub struct Writer {
+    lanes: Arc<[mpsc::Sender<Job>]>,
+}
+
+impl Writer {
+    /// Starts the lanes.
+    pub fn start(url: &str, fanout: &Arc<Fanout>, tasks: &TaskTracker) -> Self {
+        let lane = |_| {
+            let (sender, jobs) = mpsc::channel(WAITING_MAX);
+            let lane = Lane { url: url.to_owned(), appender: None, failed: None };
+            tasks.spawn(lane.run(jobs, Arc::clone(fanout)));
+            sender
+        };
+        Self { lanes: (0..LANES).map(lane).collect() }
+    }
+
+    /// Queues a send; the answer comes through `reply`.
+    pub fn send(&self, draft: Draft, reply: Reply) {
+        let lane = draft.send.channel_id.0.as_u128() % self.lanes.len() as u128;
+        if let Err(error) = self.lanes[lane as usize].try_send(Job { draft, reply }) {
+            let (mpsc::error::TrySendError::Full(job) | mpsc::error::TrySendError::Closed(job)) = error;
+            let busy = ApiError::retry(ErrorCode::Unavailable, "the server is busy: send it again", Duration::from_secs(1));
+            job.reply.answer(job.draft.send.id, Err(busy));
+        }
+    }
+}
+
+struct Lane {
+    url: String,
+    appender: Option<Appender>,
+    /// When the database could not be reached.
+    failed: Option<Instant>,
+}
+
+/// Sends with their outcome, still to be told.
+type Done = Vec<(Job, ApiResult<Verdict>)>;
+
+impl Lane {
+    async fn run(mut self, mut jobs: mpsc::Receiver<Job>, fanout: Arc<Fanout>) {
+        // What could not join the batch before it: it begins the next one.
+        let mut held: Option<Job> = None;
+        let mut done: Done = Vec::new();
+        loop {
+            if held.is_none() && done.is_empty() {
+                match jobs.recv().await {
+                    Some(job) => held = Some(job),
+                    None => return,
+                }
+            }
+            let mut batch = Batch::default();
+            while let Some(job) = held.take().or_else(|| jobs.try_recv().ok()) {
+                if !batch.takes(&job.draft) {
+                    held = Some(job);
+                    break;
+                }
+                batch.add(job);
+            }
+            // The last batch is told while the database works on this one.
+            let telling = std::mem::take(&mut done);
+            let telling = async { telling.into_iter().for_each(|(job, outcome)| tell(&fanout, job, outcome)) };
+            (done, ()) = futures_util::future::join(self.append(batch), telling).await;
+        }
+    }
+
+    async fn append(&mut self, batch: Batch) -> Done {
+        let Batch { drafts, replies, .. } = batch;
+        if drafts.is_empty() {
+            return Vec::new();
+        }
+        let outcomes = match self.call(&drafts).await {
+            Ok(verdicts) => verdicts.into_iter().map(Ok).collect(),
+            Err(Failure::Refused(_)) if drafts.len() > 1 => self.append_singly(&drafts).await,
+            Err(failure) => vec![Err(refusal(&failure)); drafts.len()],
+        };
+        drafts.into_iter().zip(replies).map(|(draft, reply)| Job { draft, reply }).zip(outcomes).collect()
+    }
+
+    /// One of a batch spoilt it for all: each gets its own call.
+    async fn append_singly(&mut self, drafts: &[Draft]) -> Vec<ApiResult<Verdict>> {
+        let mut outcomes = Vec::with_capacity(drafts.len());
+        for draft in drafts {
+            let draft = std::slice::from_ref(draft);
+            let outcome = match self.call(draft).await {
+                // The same id was stored through another lane meanwhile: now it is known.
+                Err(Failure::Refused(error)) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => self.call(draft).await,
+                outcome => outcome,
+            };
+            outcomes.push(
+                outcome
+                    .map_err(|failure| refusal(&failure))
+                    .and_then(|verdicts| verdicts.into_iter().next().ok_or_else(|| ApiError::internal("no answer to a send"))),
+            );
+        }
+        outcomes
+    }
+
+    async fn call(&mut self, drafts: &[Draft]) -> Result<Vec<Verdict>, Failure> {
+        if self.appender.as_ref().is_none_or(Appender::is_closed) {
+            if self.failed.is_some_and(|at| at.elapsed() < RECONNECT) {
+                return Err(Failure::Unreachable);
+            }
+            self.appender = match Appender::connect(&self.url).await {
+                Ok(appender) => Some(appender),
+                Err(cause) => {
+                    tracing::warn!(%cause, "cannot reach the database to write messages");
+                    self.failed = Some(Instant::now());
+                    return Err(Failure::Unreachable);
+                }
+            };
+        }
+        let Some(appender) = &self.appender else { return Err(Failure::Unreachable) };
+        let outcome = appender.append(drafts).await;
+        if let Err(Failure::Unknown) = outcome {
+            self.appender = None;
+        }
+        outcome
+    }
+}
+
+/// What the clients hear when a call has no verdicts.
+fn refusal(failure: &Failure) -> ApiError {
+    match failure {
+        Failure::Unknown => ApiError::outcome_unknown(),
+        Failure::Unreachable => ApiError::unavailable(),
+        Failure::Refused(error) => match error.code() {
+            Some(
+                &SqlState::LOCK_NOT_AVAILABLE
+                | &SqlState::QUERY_CANCELED
+                | &SqlState::T_R_DEADLOCK_DETECTED
+                | &SqlState::READ_ONLY_SQL_TRANSACTION
+                | &SqlState::DISK_FULL
+                | &SqlState::ADMIN_SHUTDOWN
+                | &SqlState::CRASH_SHUTDOWN
+                | &SqlState::UNIQUE_VIOLATION,
+            ) => ApiError::unavailable(),
+            code => ApiError::internal(format_args!("a batch of sends was refused: {code:?}")),
+        },
+    }
+}
+
+/// Sends that go together: no id twice, and nothing that depends on another row of the same batch.
+#[derive(Default)]
+struct Batch {
+    drafts: Vec<Draft>,
+    replies: Vec<Reply>,
+    bytes: usize,
+    ids: HashSet<Uuid>,
+    targets: HashSet<Uuid>,
+    deleted: HashSet<Uuid>,
+}
+
+impl Batch {
+    fn takes(&self, draft: &Draft) -> bool {
+        let target = draft.send.target_id.map(|id| id.0);
+        let aims_at = |set: &HashSet<Uuid>| target.is_some_and(|target| set.contains(&target));
+        self.drafts.is_empty()
+            || (self.drafts.len() < BATCH_MAX
+                && self.bytes + size(draft) <= BATCH_BYTES
+                && !self.ids.contains(&draft.send.id.0)
+                && !aims_at(&self.ids)
+                && !aims_at(&self.deleted)
+                && !(draft.send.kind == RowKind::Delete && aims_at(&self.targets)))
+    }
+
+    fn add(&mut self, job: Job) {
+        let Job { draft, reply } = job;
+        self.bytes += size(&draft);
+        self.ids.insert(draft.send.id.0);
+        if let Some(target) = draft.send.target_id {
+            self.targets.insert(target.0);
+            if draft.send.kind == RowKind::Delete {
+                self.deleted.insert(target.0);
+            }
+        }
+        self.drafts.push(draft);
+        self.replies.push(reply);
+    }
+}
+
+fn size(draft: &Draft) -> usize {
+    let copies: usize = draft.send.copies.iter().flatten().map(|copy| copy.ciphertext.len()).sum();
+    draft.send.ciphertext.as_ref().map_or(0, crate::protocol::codec::Blob::len) + copies
+}
+
+/// Answers the sender, then everybody who hears the channel.
+fn tell(fanout: &Fanout, job: Job, outcome: ApiResult<Verdict>) {
+    let Job { draft, reply } = job;
+    let (id, channel_id) = (draft.send.id, draft.send.channel_id);
+    let sent = |seq, created_at, duplicate| Ok(Sent { id, channel_id, seq, created_at, duplicate });
+    match outcome {
+        Ok(Verdict::Stored(stored)) => {
+            reply.answer(id, sent(stored.seq, stored.created_at, false));
+            publish(fanout, draft, &stored);
+        }
+        Ok(Verdict::Duplicate { seq, created_at }) => reply.answer(id, sent(seq, created_at, true)),
+        Ok(Verdict::Refused { code, details }) => reply.answer(id, Err(refused(code, details, draft.limited))),
+        Err(error) => reply.answer(id, Err(error)),
+    }
+}
+
+fn publish(fanout: &Fanout, draft: Draft, stored: &Stored) {
+    let Draft { send, sender, device, .. } = draft;
+    let row = Row {
+        id: send.id,
+        channel_id: send.channel_id,
+        seq: stored.seq,
+        log_seq: stored.log_seq,
+        kind: send.kind,
+        sender_id: Some(sender),
+        sender_device: device,
+        thread_id: send.thread_id,
+        reply_to_id: send.reply_to_id,
+        target_id: send.target_id,
+        ciphertext: send.ciphertext,
+        nonce: send.nonce,
+        body: None,
+        file_ids: send.file_ids,
+        created_at: stored.created_at,
+        expires_at: stored.expires_at,
+        deleted_at: None,
+        quarantined: false,
+    };
+    match stored.log_id {
+        Some(log) => fanout.row(row, AudienceId(log), stored.shrink_seq),
+        None => fanout.dm_row(row, send.copies.unwrap_or_default()),
+    }
+}
+
+/// The sentence that goes with a code of the database function.
+fn refused(code: ErrorCode, details: Option<serde_json::Value>, wait: Option<Duration>) -> ApiError {
+    let message = match code {
+        ErrorCode::NotFound => return ApiError::not_found(),
+        ErrorCode::Banned => "you are banned here",
+        ErrorCode::IdReused => "this id was used for something else",
+        ErrorCode::Forbidden => "this session may not write this here",
+        ErrorCode::Suspended => return ApiError::suspended(),
+        ErrorCode::TimedOut => "you are timed out here",
+        ErrorCode::Archived => "this channel is archived",
+        ErrorCode::ReadOnly => "only moderators write here",
+        ErrorCode::Blocked => "one of you has blocked the other",
+        ErrorCode::StaleLog => "the membership has changed: fetch the log, rotate and send again",
+        ErrorCode::StaleDevices => "the devices have changed: add and remove copies and send again",
+        ErrorCode::SlowMode => "this channel is in slow mode",
+        ErrorCode::RateLimited => return ApiError::rate_limited(wait.unwrap_or(Duration::from_secs(1))),
+        ErrorCode::Conflict => "this channel has its 50 pins",
+        ErrorCode::Validation => "ciphertext: the form or the epoch does not fit this channel",
+        _ => return ApiError::internal(format_args!("a send was answered with {code:?}")),
+    };
+    ApiError { code, message: message.to_owned(), details }
+}
+
+impl Reply {
+    fn answer(self, id: MessageId, outcome: ApiResult<Sent>) {
+        match self {
+            Self::Socket { queue, encoding } => {
+                let frame = match outcome {
+                    Ok(sent) => ServerFrame::Sent(SentFrame::Row(sent)),
+                    Err(error) => ServerFrame::Error(frames::error_frame(Some(id.to_string()), error)),
+                };
+                if let Some(message) = frames::encode(&frame, encoding) {
+                    queue.push(message, Class::Durable);
+                }
+            }
+            // A request that was given up does not need its answer: the row is stored, a repeat finds it.
+            Self::Request(sender) => drop(sender.send(outcome)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::ids::{ChannelId, UserId};
+    use crate::protocol::messages::Send;
+
+    fn draft(id: u8, kind: RowKind, target: Option<u8>) -> Draft {
+        let send = Send {
+            id: MessageId::from_bytes([id; 16]),
+            channel_id: ChannelId::from_bytes([9; 16]),
+            kind,
+            thread_id: None,
+            reply_to_id: None,
+            target_id: target.map(|target| MessageId::from_bytes([target; 16])),
+            ciphertext: Some(vec![0; 424].into()),
+            nonce: None,
+            file_ids: vec![],
+            expires_in_s: None,
+            copies: None,
+            device_lists: None,
+            skipped: vec![],
+        };
+        Draft { send, sender: UserId::from_bytes([1; 16]), device: Some(1), hash: [0; 32], epoch: Some(1), limited: None }
+    }
+
+    fn batch(drafts: &[Draft]) -> Batch {
+        let mut batch = Batch::default();
+        for draft in drafts {
+            assert!(batch.takes(draft));
+            let (sender, _) = oneshot::channel();
+            batch.add(Job { draft: draft.clone(), reply: Reply::Request(sender) });
+        }
+        batch
+    }
+
+    #[test]
+    fn a_batch_holds_nothing_that_depends_on_another_row_of_it() {
+        let full =
+            batch(&[draft(1, RowKind::Message, None), draft(2, RowKind::Reaction, Some(8)), draft(3, RowKind::Delete, Some(7))]);
+        assert!(full.takes(&draft(4, RowKind::Message, None)));
+        assert!(full.takes(&draft(4, RowKind::Reaction, Some(8))), "many may react to the same message");
+        assert!(!full.takes(&draft(1, RowKind::Message, None)), "the same id");
+        assert!(!full.takes(&draft(4, RowKind::Edit, Some(1))), "the target is not stored yet");
+        assert!(!full.takes(&draft(4, RowKind::Delete, Some(8))), "what aims at the target is not stored yet");
+        assert!(!full.takes(&draft(4, RowKind::Reaction, Some(7))), "the target is going");
+    }
+
+    #[test]
+    fn a_batch_is_bounded_in_rows_and_bytes() {
+        let mut full = Batch::default();
+        let mut count = 0u8;
+        while full.takes(&draft(count, RowKind::Message, None)) {
+            let (sender, _) = oneshot::channel();
+            full.add(Job { draft: draft(count, RowKind::Message, None), reply: Reply::Request(sender) });
+            count += 1;
+        }
+        assert_eq!(usize::from(count), BATCH_MAX);
+        let mut big = draft(1, RowKind::Message, None);
+        big.send.ciphertext = Some(vec![0; BATCH_BYTES].into());
+        assert!(Batch::default().takes(&big) && !batch(&[draft(2, RowKind::Message, None)]).takes(&big));
+    }
+}
