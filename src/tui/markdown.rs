@@ -94,13 +94,13 @@ impl Renderer<'_> {
                 self.style(self.theme.bold());
             }
             Tag::BlockQuote(_) => {
-                self.block();
+                self.touching_block();
                 let rule = format!("{} ", self.theme.glyphs.rule);
                 self.prefix(rule.clone(), rule, self.theme.dim());
                 self.style(self.theme.dim());
             }
             Tag::CodeBlock(_) => {
-                self.block();
+                self.touching_block();
                 self.in_code = true;
                 let rule = format!("{} ", self.theme.glyphs.rule);
                 self.prefix(rule.clone(), rule, self.theme.dim());
@@ -158,13 +158,13 @@ impl Renderer<'_> {
                 self.flush();
                 self.prefixes.pop();
                 self.styles.pop();
-                self.blank_due = true;
+                self.blank_due = false;
             }
             TagEnd::CodeBlock => {
                 self.flush();
                 self.prefixes.pop();
                 self.in_code = false;
-                self.blank_due = true;
+                self.blank_due = false;
             }
             TagEnd::List(_) => {
                 self.flush();
@@ -269,6 +269,12 @@ impl Renderer<'_> {
             let prefix = self.prefix_spans(false);
             self.lines.push(Line::from(prefix));
         }
+    }
+
+    /// The beginning of a quote or of code: its rule sets it off, an empty line would be too much.
+    fn touching_block(&mut self) {
+        self.flush();
+        self.blank_due = false;
     }
 
     /// Ends a logical line that is in progress.
@@ -376,10 +382,7 @@ mod tests {
 
     #[test]
     fn code_keeps_its_spaces_and_is_not_markdown() {
-        assert_eq!(
-            plain("look:\n```sh\nif *x*\n\n\tthen\n```\ndone", 40),
-            ["look:", "", "│ if *x*", "│ ", "│     then", "", "done"]
-        );
+        assert_eq!(plain("look:\n```sh\nif *x*\n\n\tthen\n```\ndone", 40), ["look:", "│ if *x*", "│ ", "│     then", "done"]);
     }
 
     #[test]

@@ -1,0 +1,281 @@
+//! What the client said: events that change the world, and answers to what was asked.
+
+use crate::client::event::{Answer, ClientEvent};
+use crate::client::model::{Anchor, Connection, Problem, ProblemKind, Tree};
+use crate::tui::app::{App, Pending};
+use crate::tui::effect::Effect;
+use crate::tui::text::Clean;
+use crate::tui::widget::timeline::Direction;
+
+use super::chat::{Focus, Pane};
+use super::overlay::Overlay;
+use super::page::Page;
+
+impl App {
+    pub(in crate::tui) fn on_client(&mut self, event: ClientEvent) {
+        match event {
+            ClientEvent::Opened { account, tree } => {
+                let first = self.world.account.is_none();
+                self.world.account = Some(account);
+                self.on_tree(tree);
+                self.dirty = true;
+                if first
+                    && self.chat.main.is_none()
+                    && let Some(id) = self.first_channel()
+                {
+                    self.open_channel(id, None);
+                }
+            }
+            ClientEvent::Connection(connection) => self.on_connection(connection),
+            ClientEvent::Tree(tree) => self.on_tree(tree),
+            ClientEvent::Timeline { channel_id, items } => {
+                let mut changed = false;
+                for conversation in [&mut self.chat.main, &mut self.chat.thread].into_iter().flatten() {
+                    if conversation.timeline.place.channel_id == channel_id {
+                        changed |= conversation.timeline.merge(&items);
+                    }
+                }
+                for item in &items {
+                    self.world.wrote(channel_id, item.key.author);
+                }
+                self.dirty = changed;
+            }
+            ClientEvent::TimelineRemoved { channel_id, keys } => {
+                for conversation in [&mut self.chat.main, &mut self.chat.thread].into_iter().flatten() {
+                    if conversation.timeline.place.channel_id == channel_id {
+                        conversation.timeline.remove(&keys);
+                    }
+                }
+            }
+            ClientEvent::Typing { channel_id, user_id, name } => {
+                self.world.typed(channel_id, user_id, name, self.now);
+                self.dirty = self.chat.channel_id() == Some(channel_id);
+            }
+            ClientEvent::Presence { user_id, status } => {
+                self.world.set_status(user_id, status);
+                // The tree that follows draws it.
+                self.dirty = false;
+            }
+            ClientEvent::Attention { .. } => {
+                // The counts come with the tree; this only rings.
+                self.dirty = false;
+                self.emit(Effect::Bell);
+            }
+            ClientEvent::Notice(problem) => self.problem(&problem),
+            ClientEvent::Syncing { remaining } => {
+                self.dirty = self.world.syncing != remaining;
+                self.world.syncing = remaining;
+            }
+            ClientEvent::Done { request, result } => match self.answered(request) {
+                Some(pending) => self.on_answer(pending, result),
+                None => self.dirty = false,
+            },
+            ClientEvent::Closed => {
+                if !self.ended {
+                    let problem = Problem::new(ProblemKind::Failed, "the client stopped")
+                        .hint("Everything is saved. Ctrl-Q leaves; start chat again.");
+                    self.problem(&problem);
+                }
+            }
+        }
+        self.after_change();
+    }
+
+    fn on_tree(&mut self, tree: std::sync::Arc<Tree>) {
+        self.dirty = self.world.tree != tree;
+        self.world.tree = tree;
+        let known = self.chat.community.is_some_and(|id| self.world.community(id).is_some());
+        if !known {
+            self.chat.community = self.world.tree.communities.first().map(|node| node.id);
+        }
+        if let Some(id) = self.chat.wanted.filter(|id| self.world.channel(*id).is_some()) {
+            self.chat.wanted = None;
+            self.open_channel(id, None);
+        }
+        // The channel that is open may be gone: what was received stays on the screen, its composer says why.
+        if self.chat.main.is_none()
+            && self.world.account.is_some()
+            && let Some(id) = self.first_channel()
+        {
+            self.open_channel(id, None);
+        }
+    }
+
+    /// Where to begin: what is unread, else what was used last.
+    fn first_channel(&self) -> Option<crate::protocol::ids::ChannelId> {
+        let unread = self.world.next_unread(None);
+        unread.or_else(|| self.world.channels().max_by_key(|channel| channel.last_at).map(|channel| channel.id))
+    }
+
+    fn on_connection(&mut self, connection: Connection) {
+        let old = std::mem::replace(&mut self.world.connection, connection);
+        // A round trip that took another millisecond is no reason to draw; the next draw shows it.
+        let both_online =
+            matches!((&old, &self.world.connection), (Connection::Online { latency_ms: Some(_) }, Connection::Online { .. }));
+        self.dirty = !both_online && old != self.world.connection;
+        if old == self.world.connection {
+            return;
+        }
+        match &self.world.connection {
+            Connection::LoggedOut { why } => {
+                let text = format!("this session ended: {}", Clean::from_untrusted(why));
+                self.fail(text, "What is stored here stays readable. Leave with Ctrl-Q and run `chat login`.");
+            }
+            Connection::Offline { why, retry_at, .. }
+                if matches!(
+                    old,
+                    Connection::Online { .. } | Connection::Starting | Connection::Connecting { attempt: 0 | 1 }
+                ) =>
+            {
+                let when =
+                    retry_at.map_or(String::new(), |at| format!(" Next try at {}.", crate::tui::time::clock(at, &self.tz)));
+                let why = Clean::from_untrusted(why);
+                self.notice = Some(crate::tui::app::Notice {
+                    text: Clean::ours(format!("offline: {why}.{when}")),
+                    hint: Clean::ours(
+                        "You can read and write; what you send waits here and goes out once. /reconnect tries now.",
+                    ),
+                    error: true,
+                    until: None,
+                });
+            }
+            Connection::Online { .. } if !matches!(old, Connection::Online { .. }) => {
+                // Whatever was said about being offline is over.
+                if self.notice.as_ref().is_some_and(|notice| notice.text.as_str().starts_with("offline:")) {
+                    self.notice = None;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_answer(&mut self, pending: Pending, result: Result<Answer, Problem>) {
+        let answer = match result {
+            Ok(answer) => answer,
+            Err(problem) => return self.on_failure(pending, &problem),
+        };
+        match (pending, answer) {
+            (Pending::Page { place, anchor }, Answer::Page(page)) => {
+                let pane = self.pane_of(place);
+                if let Some(pane) = pane {
+                    self.with_timeline(pane, |timeline, size, look| timeline.replace(page, anchor, size, look));
+                    if matches!(anchor, Anchor::Around(_)) {
+                        self.chat.focus = Focus::History(pane);
+                    }
+                } else {
+                    self.dirty = false;
+                }
+            }
+            (Pending::More { place, direction, .. }, Answer::Page(page)) => {
+                if let Some(pane) = self.pane_of(place) {
+                    let nothing = page.items.is_empty() && !page.at_start && direction == Direction::Older;
+                    self.with_timeline(pane, |timeline, size, look| {
+                        timeline.extend(page, direction, size, look);
+                        // Nothing came although there should be more: not asked again until the user scrolls.
+                        timeline.fetch_failed |= nothing;
+                    });
+                }
+            }
+            (Pending::Draft(place), Answer::Draft { text, reply_to }) => self.draft_came(place, &text, reply_to),
+            (Pending::Members(channel_id), Answer::Members(members)) => {
+                self.world.set_members(channel_id, members);
+                self.dirty = false;
+            }
+            (Pending::MembersPicker(channel_id), Answer::Members(members)) => {
+                self.world.set_members(channel_id, members);
+                self.members_came(channel_id);
+            }
+            (Pending::Toast(words), _) => self.toast(words),
+            (Pending::Form, answer) => self.form_done(answer),
+            (Pending::Query(query), Answer::Hits(hits)) => self.hits_came(&query, hits),
+            (Pending::Query(query), Answer::People(people)) => self.people_came(&query, people),
+            (Pending::OpenDm, Answer::Channel(id)) => self.open_new_channel(id),
+            (Pending::Safety(_), Answer::Safety(safety)) => {
+                self.overlays.retain(|overlay| !matches!(overlay, Overlay::Page(page) if page.is_safety()));
+                self.overlays.push(Overlay::Page(Page::safety(safety)));
+            }
+            (Pending::SafetyAgain(user_id), _) => self.show_safety(user_id),
+            (Pending::Devices, Answer::Devices(devices)) => self.overlays.push(Overlay::Page(Page::devices(devices))),
+            (Pending::LogOut, _) => self.quit(),
+            (Pending::Quiet | Pending::Silent | Pending::Sent { .. } | Pending::Edited { .. }, _) => self.dirty = false,
+            // An answer of another kind than was asked for: a fault of ours, and nothing depends on it.
+            _ => self.dirty = false,
+        }
+    }
+
+    fn on_failure(&mut self, pending: Pending, problem: &Problem) {
+        match pending {
+            Pending::Silent | Pending::Members(_) => self.dirty = false,
+            Pending::Form => self.form_failed(problem),
+            Pending::Query(_) => self.query_failed(problem),
+            Pending::Sent { place, text, reply_to } => {
+                self.give_back(place, &text, reply_to);
+                self.problem(problem);
+            }
+            Pending::Edited { place, target, text } => {
+                if let Some(conversation) = self.chat.at_mut(place).filter(|conversation| conversation.composer.input.is_empty())
+                {
+                    conversation.composer.editing = Some(target);
+                    conversation.composer.input.set(&text);
+                }
+                self.problem(problem);
+            }
+            Pending::Page { place, .. } => {
+                if let Some(conversation) = self.chat.at_mut(place) {
+                    conversation.timeline.loading = None;
+                    conversation.timeline.loaded = true;
+                    conversation.timeline.at_start = true;
+                    conversation.timeline.at_end = true;
+                }
+                self.problem(problem);
+            }
+            Pending::More { place, from_server, .. } => {
+                if let Some(conversation) = self.chat.at_mut(place) {
+                    conversation.timeline.loading = None;
+                    conversation.timeline.fetch_failed = true;
+                }
+                if !from_server || problem.kind != ProblemKind::Network {
+                    self.problem(problem);
+                }
+            }
+            _ => self.problem(problem),
+        }
+    }
+
+    /// A text that could not be queued goes back to where it was written.
+    fn give_back(
+        &mut self,
+        place: crate::client::command::Place,
+        text: &str,
+        reply_to: Option<crate::client::model::MessageRef>,
+    ) {
+        let Some(conversation) = self.chat.at_mut(place) else { return };
+        let composer = &mut conversation.composer;
+        if composer.editing.is_some() {
+            return;
+        }
+        let typed = composer.input.take();
+        let both = if typed.is_empty() { text.to_owned() } else { format!("{text}\n{typed}") };
+        composer.input.set(&both);
+        if let Some(message) = reply_to {
+            composer.reply_to = Some(super::compose::ReplyTo { message, label: Clean::ours("a message") });
+        }
+        composer.draft_due = Some(self.now);
+    }
+
+    fn pane_of(&self, place: crate::client::command::Place) -> Option<Pane> {
+        [Pane::Main, Pane::Thread]
+            .into_iter()
+            .find(|pane| self.chat.conversation(*pane).is_some_and(|conversation| conversation.timeline.place == place))
+    }
+
+    /// A channel that was just made: the tree with it may come a moment later.
+    pub(super) fn open_new_channel(&mut self, id: crate::protocol::ids::ChannelId) {
+        self.overlays.clear();
+        if self.world.channel(id).is_some() {
+            self.open_channel(id, None);
+        } else {
+            self.chat.wanted = Some(id);
+        }
+    }
+}

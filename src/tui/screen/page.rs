@@ -1,0 +1,293 @@
+//! Pages to read: safety numbers with their QR code, an invite link, devices, what is known of a message.
+
+use std::sync::Arc;
+
+use qrcode::{Color, EcLevel, QrCode};
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+
+use crate::client::model::{Delivery, DeviceInfo, InviteLink, SafetyNumber, TimelineItem, Trust};
+use crate::tui::app::App;
+use crate::tui::command::Action;
+use crate::tui::effect::Effect;
+use crate::tui::text::{Clean, wrap};
+use crate::tui::time;
+use crate::tui::widget::popup;
+use crate::tui::widget::timeline::lines::mark_words;
+
+use super::overlay::{Overlay, Yes};
+
+#[derive(Debug)]
+pub struct Page {
+    kind: Kind,
+    scroll: usize,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Safety(SafetyNumber),
+    Invite(InviteLink),
+    Devices(Vec<DeviceInfo>),
+    Details(Arc<TimelineItem>),
+}
+
+impl Page {
+    pub const fn safety(safety: SafetyNumber) -> Self {
+        Self { kind: Kind::Safety(safety), scroll: 0 }
+    }
+
+    pub const fn invite(link: InviteLink) -> Self {
+        Self { kind: Kind::Invite(link), scroll: 0 }
+    }
+
+    pub const fn devices(devices: Vec<DeviceInfo>) -> Self {
+        Self { kind: Kind::Devices(devices), scroll: 0 }
+    }
+
+    pub const fn details(item: Arc<TimelineItem>) -> Self {
+        Self { kind: Kind::Details(item), scroll: 0 }
+    }
+
+    pub const fn is_safety(&self) -> bool {
+        matches!(self.kind, Kind::Safety(_))
+    }
+
+    pub fn view(&self, frame: &mut Frame<'_>, screen: Rect, app: &App) {
+        let cells = usize::from(screen.width.saturating_sub(4)).min(76);
+        let lines = self.lines(cells, app);
+        let height = u16::try_from(lines.len()).unwrap_or(u16::MAX);
+        let (title, keys) = match &self.kind {
+            Kind::Safety(safety) => {
+                let keys = match safety.trust {
+                    Trust::Changed { .. } => "a accept the new key  A accept and send what waits  Esc not now",
+                    Trust::Verified => "u take the verification back  y copy the code  Esc close",
+                    Trust::Stopped => "Esc close",
+                    Trust::Unknown | Trust::Unverified => "v they are the same  y copy the code  Esc close",
+                };
+                (format!("safety numbers with {}", Clean::from_untrusted(&safety.name)), keys)
+            }
+            Kind::Invite(_) => ("invite link".to_owned(), "y copy the link  Esc close"),
+            Kind::Devices(_) => ("your devices".to_owned(), "Esc close"),
+            Kind::Details(_) => ("message".to_owned(), "Esc close"),
+        };
+        let size = (u16::try_from(cells).unwrap_or(u16::MAX), height);
+        let area = popup::open(frame, screen, size, &title, keys, &app.theme);
+        let first = self.scroll.min(lines.len().saturating_sub(usize::from(area.height)));
+        popup::lines(frame, area, lines.into_iter().skip(first));
+    }
+
+    fn lines(&self, cells: usize, app: &App) -> Vec<Line<'static>> {
+        let theme = &app.theme;
+        let mut lines: Vec<Line<'static>> = Vec::new();
+        let mut say = |text: &str, style: Style| {
+            let text = Clean::ours(text);
+            for range in wrap(text.as_str(), cells) {
+                lines.push(Line::from(Span::styled(text.slice(range).into_string(), style)));
+            }
+        };
+        match &self.kind {
+            Kind::Safety(safety) => {
+                let name = Clean::from_untrusted(&safety.name);
+                match safety.trust {
+                    Trust::Changed { was_verified } => {
+                        let verified = if was_verified { " You had verified the old one." } else { "" };
+                        say(&format!("! The identity key of {name} changed.{verified}"), theme.warning());
+                        say(
+                            &format!(
+                                "{name} has a new installation, or somebody is in between. Ask {name} another way, by voice or in person, and compare before you accept."
+                            ),
+                            theme.text(),
+                        );
+                    }
+                    Trust::Stopped => say(
+                        &format!(
+                            "! Two different device lists of {name} exist under one number. Nothing is sent to any of them."
+                        ),
+                        theme.error(),
+                    ),
+                    Trust::Verified => say(&format!("You verified {name}."), theme.good()),
+                    Trust::Unknown | Trust::Unverified => say(
+                        &format!(
+                            "Compare with {name}, by voice or in person. The same numbers on both screens: nobody is in between."
+                        ),
+                        theme.text(),
+                    ),
+                }
+                say("", theme.text());
+                let groups: Vec<String> =
+                    safety.digits.as_bytes().chunks(5).map(|five| String::from_utf8_lossy(five).into_owned()).collect();
+                let per_line = if cells >= 34 { 6 } else { 3 };
+                for row in groups.chunks(per_line) {
+                    say(&row.join(" "), theme.bold());
+                }
+                say("", theme.text());
+                match &safety.new_fingerprint {
+                    Some(new) => {
+                        say(&format!("old key  {}", spaced(&safety.fingerprint)), theme.dim());
+                        say(&format!("new key  {}", spaced(new)), theme.warning());
+                    }
+                    None => say(&format!("key  {}", spaced(&safety.fingerprint)), theme.dim()),
+                }
+                for device in &safety.devices {
+                    say(&device_words(device, app), theme.dim());
+                }
+                if !safety.code.is_empty() {
+                    say("", theme.text());
+                    lines.extend(qr(&safety.code, cells, app));
+                }
+            }
+            Kind::Invite(link) => {
+                say(
+                    "Give this to whom you want to let in. Whoever has all of it can join and read what comes after.",
+                    theme.text(),
+                );
+                say("", theme.text());
+                say(&link.link, theme.accent());
+                say("", theme.text());
+                let uses = link
+                    .max_uses
+                    .map_or("any number of people".to_owned(), |uses| time::count(u64::from(uses), "person", "people"));
+                let until = link.expires_at.map_or("for ever".to_owned(), |at| format!("until {}", time::full(at, &app.tz)));
+                say(&format!("for {uses}, {until}"), theme.dim());
+                lines.extend(qr(&link.link, cells, app));
+            }
+            Kind::Devices(devices) => {
+                for device in devices {
+                    say(&device_words(device, app), if device.current { theme.bold() } else { theme.text() });
+                }
+            }
+            Kind::Details(item) => {
+                say(&Clean::from_untrusted(&item.author_name).into_string(), theme.bold());
+                say(&time::full(item.at, &app.tz), theme.text());
+                let position =
+                    item.seq.map_or("not committed by the server yet".to_owned(), |seq| format!("number {seq} of this channel"));
+                say(&position, theme.text());
+                let delivery = match &item.delivery {
+                    Delivery::Received => "received".to_owned(),
+                    Delivery::Waiting => "waits for the server; it goes out once, by itself".to_owned(),
+                    Delivery::Sent => "committed by the server".to_owned(),
+                    Delivery::Delivered => "a device of the other side has it".to_owned(),
+                    Delivery::Read => "read".to_owned(),
+                    Delivery::Failed(why) => format!("refused: {}", Clean::from_untrusted(why)),
+                };
+                say(&delivery, theme.text());
+                let trust = super::pick::trust_words(item.author_trust).unwrap_or("sender not verified");
+                say(trust, theme.text());
+                if item.edited {
+                    say("edited", theme.text());
+                }
+                for mark in &item.marks {
+                    say(&format!("! {}", mark_words(*mark)), theme.warning());
+                }
+                say(&format!("id {}", item.key.id), theme.dim());
+            }
+        }
+        lines
+    }
+}
+
+fn device_words(device: &DeviceInfo, app: &App) -> String {
+    let mut words = format!("device {}, since {}", device.device_id, time::day(device.added_at, &app.tz));
+    if device.current {
+        words.push_str(", this one");
+    }
+    if device.dormant {
+        words.push_str(", asleep: gets nothing until it comes back");
+    }
+    if device.no_one_time_prekey {
+        words.push_str(", began without a one-time key");
+    }
+    words
+}
+
+/// In groups of eight, for the eye.
+fn spaced(hex: &str) -> String {
+    hex.as_bytes().chunks(8).map(|chunk| String::from_utf8_lossy(chunk).into_owned()).collect::<Vec<_>>().join(" ")
+}
+
+/// A QR code of half blocks with its quiet zone, dark on light whatever the theme is; nothing where it does not fit.
+fn qr(text: &str, cells: usize, app: &App) -> Vec<Line<'static>> {
+    const QUIET: usize = 2;
+    let Ok(code) = QrCode::with_error_correction_level(text.as_bytes(), EcLevel::L) else { return Vec::new() };
+    let side = code.width() + 2 * QUIET;
+    if side > cells || app.theme.glyphs.ascii {
+        return Vec::new();
+    }
+    let colours = code.to_colors();
+    let dark = |x: usize, y: usize| {
+        let inside = (QUIET..QUIET + code.width()).contains(&x) && (QUIET..QUIET + code.width()).contains(&y);
+        inside && colours.get((y - QUIET) * code.width() + (x - QUIET)) == Some(&Color::Dark)
+    };
+    (0..side.div_ceil(2))
+        .map(|row| {
+            let blocks: String = (0..side)
+                .map(|x| match (dark(x, row * 2), dark(x, row * 2 + 1)) {
+                    (true, true) => '█',
+                    (true, false) => '▀',
+                    (false, true) => '▄',
+                    (false, false) => ' ',
+                })
+                .collect();
+            Line::from(Span::styled(blocks, app.theme.qr()))
+        })
+        .collect()
+}
+
+impl App {
+    pub(super) fn act_in_page(&mut self, action: Action) {
+        let most = usize::from(self.size.1);
+        let cells = usize::from(self.size.0.saturating_sub(4)).min(76);
+        let total = match self.overlays.last() {
+            Some(Overlay::Page(page)) => page.lines(cells, self).len(),
+            _ => return,
+        };
+        let last = total.saturating_sub(most.saturating_sub(2).max(1));
+        let half = (most / 2).max(1);
+        let Some(Overlay::Page(page)) = self.overlays.last_mut() else { return };
+        page.scroll = match action {
+            Action::Up => page.scroll.saturating_sub(1),
+            Action::Down => page.scroll + 1,
+            Action::PageUp => page.scroll.saturating_sub(half),
+            Action::PageDown => page.scroll + half,
+            _ => page.scroll,
+        }
+        .min(last);
+        match (&page.kind, action) {
+            (_, Action::Close) => {
+                self.overlays.pop();
+            }
+            (Kind::Invite(link), Action::Copy) => {
+                let link = link.link.clone();
+                self.emit(Effect::Copy(link));
+                self.toast("the link is in the clipboard, if your terminal allows it");
+            }
+            (Kind::Safety(safety), Action::Copy) => {
+                let code = safety.code.clone();
+                self.emit(Effect::Copy(code));
+                self.toast("the code is in the clipboard, if your terminal allows it");
+            }
+            (Kind::Safety(safety), Action::Verify) if matches!(safety.trust, Trust::Unverified | Trust::Unknown) => {
+                let (user_id, name) = (safety.user_id, Clean::from_untrusted(&safety.name));
+                let text = format!(
+                    "Did you and {name} read the same numbers to each other? From then on a new key stops sending until you decide."
+                );
+                self.question("verify", &text, Yes::Verify(user_id));
+            }
+            (Kind::Safety(safety), Action::Unverify) if safety.trust == Trust::Verified => {
+                let user_id = safety.user_id;
+                self.ask(crate::tui::app::Pending::SafetyAgain(user_id), crate::client::command::Command::Unverify { user_id });
+            }
+            (Kind::Safety(safety), Action::Yes | Action::AcceptAndSend) if matches!(safety.trust, Trust::Changed { .. }) => {
+                let user_id = safety.user_id;
+                let name = Clean::from_untrusted(&safety.name);
+                let send_waiting = action == Action::AcceptAndSend;
+                let waiting = if send_waiting { " What you wrote meanwhile is sent to the new key." } else { "" };
+                let text = format!("Accept the new key of {name}? Do so only after {name} confirmed it another way.{waiting}");
+                self.question("accept a new key", &text, Yes::Trust { user_id, send_waiting });
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,460 @@
+//! The lists: switcher, palette, help, people, search, members, emoji, outbox; what they hold and what choosing does.
+
+use crate::client::command::{Command, Place};
+use crate::client::model::{Delivery, MessageRef, Person, Problem, SearchHit, Trust};
+use crate::protocol::codec::Timestamp;
+use crate::protocol::communities::Role;
+use crate::protocol::ids::{ChannelId, CommunityId, UserId};
+use crate::protocol::users::Status;
+use crate::tui::app::{App, Pending};
+use crate::tui::command::{Action, COMMANDS, spec};
+use crate::tui::keymap::{Context, show};
+use crate::tui::text::Clean;
+use crate::tui::time;
+use crate::tui::widget::picker::{Picker, Row};
+use crate::tui::widget::timeline::lines::role_words;
+use crate::tui::world::{channel_sign, channel_title};
+
+use super::compose::emoji_named;
+use super::form::Outcome;
+use super::overlay::{Choice, Overlay, PickKind, Yes};
+
+/// After the last key, before a query is asked.
+const QUERY_MS: i64 = 150;
+const HITS: usize = 50;
+
+impl App {
+    fn pick(&mut self, kind: PickKind, picker: Picker<Choice>) {
+        self.overlays.push(Overlay::Pick(kind, picker));
+    }
+
+    // Opening.
+
+    pub(super) fn open_switcher(&mut self, query: &str) {
+        let mut channels: Vec<_> = self.world.channels().cloned().collect();
+        // Unread first, then what was used last.
+        channels.sort_by_key(|channel| {
+            (channel.mentions == 0, channel.unread == 0 || channel.muted, std::cmp::Reverse(channel.last_at))
+        });
+        let current = self.chat.channel_id();
+        let mut rows: Vec<Row<Choice>> = channels
+            .iter()
+            .filter(|channel| Some(channel.id) != current)
+            .map(|channel| {
+                let community = channel.community_id.and_then(|id| self.world.community(id));
+                let place = community.map(|node| Clean::from_untrusted(&node.name)).unwrap_or_default();
+                let tag = match (channel.unread, channel.mentions) {
+                    (0, 0) => String::new(),
+                    (unread, 0) => time::grouped(unread),
+                    (_, mentions) => format!("@{}", time::grouped(mentions)),
+                };
+                let strong = channel.unread > 0 && !channel.muted;
+                Row::new(channel_title(channel), place, Choice::Channel(channel.id)).tag(tag).strong(strong)
+            })
+            .collect();
+        rows.extend(self.world.tree.communities.iter().map(|node| {
+            let label = Clean::ours(format!("> {}", Clean::from_untrusted(&node.name)));
+            Row::new(label, Clean::ours("community"), Choice::Community(node.id))
+        }));
+        let picker =
+            Picker::new("go to", rows).empty("nothing of that name; :dm finds people, :join joins a community").query(query);
+        // A name that means one thing needs no list.
+        if !query.is_empty() && picker.len() == 1 {
+            if let Some(choice) = picker.choice().cloned() {
+                self.choose(&PickKind::Switch, choice);
+            }
+            return;
+        }
+        self.pick(PickKind::Switch, picker);
+    }
+
+    pub(super) fn open_palette(&mut self) {
+        let contexts = self.contexts();
+        let rows = COMMANDS
+            .iter()
+            .filter(|spec| spec.named && spec.action != Action::Palette)
+            .map(|spec| {
+                let name = spec.arg.map_or(spec.name.to_owned(), |arg| format!("{} <{arg}>", spec.name));
+                let key = self.keymap.hint(&contexts, spec.action).or_else(|| self.keymap.hint(&Context::ALL, spec.action));
+                Row::new(Clean::ours(name), Clean::ours(spec.doc), Choice::Action(spec.action)).tag(key.unwrap_or_default())
+            })
+            .collect();
+        self.pick(PickKind::Palette, Picker::new("commands", rows).empty("no such command; F1 explains the keys"));
+    }
+
+    pub(super) fn open_help(&mut self, query: &str) {
+        let mut rows = Vec::new();
+        let here = self.contexts();
+        let mut contexts: Vec<Context> = here.clone();
+        contexts.extend(Context::ALL.into_iter().filter(|context| !here.contains(context)));
+        for context in contexts {
+            let mut seen: Vec<Action> = Vec::new();
+            for binding in self.keymap.bindings.iter().filter(|binding| binding.context == context) {
+                if seen.contains(&binding.action) {
+                    continue;
+                }
+                seen.push(binding.action);
+                let same = self.keymap.bindings.iter().filter(|other| other.context == context && other.action == binding.action);
+                let keys: Vec<String> = same.map(|other| show(&other.keys)).collect();
+                let Some(spec) = spec(binding.action) else { continue };
+                let choice = if spec.named { Choice::Action(spec.action) } else { Choice::Nothing };
+                let label = format!("{:<22} {}", keys.join(", "), spec.doc);
+                rows.push(Row::new(Clean::ours(label), Clean::default(), choice).tag(context.title()));
+            }
+        }
+        let unbound = COMMANDS
+            .iter()
+            .filter(|spec| spec.named && !self.keymap.bindings.iter().any(|binding| binding.action == spec.action));
+        rows.extend(unbound.map(|spec| {
+            let name = spec.arg.map_or(format!(":{}", spec.name), |arg| format!(":{} <{arg}>", spec.name));
+            Row::new(Clean::ours(format!("{name:<22} {}", spec.doc)), Clean::default(), Choice::Action(spec.action))
+                .tag("command")
+        }));
+        self.pick(PickKind::Help, Picker::new("help: keys and commands, those for here first", rows).query(query));
+    }
+
+    pub(super) fn open_people(&mut self, query: &str) {
+        let query = query.trim_start_matches('@');
+        let picker = Picker::new("write to", Vec::new()).answers("type the username of somebody on this server").query(query);
+        self.pick(PickKind::People { due: Some(self.now) }, picker);
+        self.overlay_tick();
+    }
+
+    pub(super) fn open_search(&mut self, query: &str) {
+        let picker = Picker::new("search", Vec::new()).answers("type words, \"a phrase\", from:name, in:channel").query(query);
+        self.pick(PickKind::Search { due: (!query.is_empty()).then_some(self.now) }, picker);
+        self.overlay_tick();
+    }
+
+    pub(super) fn open_members(&mut self) {
+        match self.chat.channel_id() {
+            Some(channel_id) => {
+                self.ask(Pending::MembersPicker(channel_id), Command::ListMembers { channel_id });
+            }
+            None => self.fail("no channel is open", "Ctrl-G goes to one."),
+        }
+    }
+
+    pub(super) fn members_came(&mut self, channel_id: ChannelId) {
+        let rows = self.member_rows(channel_id, |_| true);
+        let title = self
+            .world
+            .channel(channel_id)
+            .map_or("members".to_owned(), |channel| format!("members of {}", channel_title(channel)));
+        self.pick(PickKind::Members(channel_id), Picker::new(title, rows));
+    }
+
+    fn member_rows(&self, channel_id: ChannelId, wanted: impl Fn(&crate::client::model::MemberInfo) -> bool) -> Vec<Row<Choice>> {
+        let mut members: Vec<_> = self.world.members(channel_id).iter().filter(|member| wanted(member)).collect();
+        members.sort_by(|one, other| (other.role, one.username.raw()).cmp(&(one.role, other.username.raw())));
+        members
+            .into_iter()
+            .map(|member| {
+                let username = Clean::from_untrusted(&member.username);
+                let name = Clean::from_untrusted(&member.name);
+                let label = if name == username { username.clone() } else { Clean::ours(format!("{username}  {name}")) };
+                let mut facts = Vec::new();
+                if member.role != Role::Member {
+                    facts.push(role_words(member.role));
+                }
+                facts.extend(trust_words(member.trust));
+                if member.unsigned {
+                    facts.push("not in the signed list: gets no keys");
+                }
+                let status = self.world.status(member.user_id).unwrap_or(member.status);
+                let choice = Choice::Person { user_id: member.user_id, name: username };
+                Row::new(label, Clean::ours(facts.join(", ")), choice).tag(status_words(status))
+            })
+            .collect()
+    }
+
+    pub(super) fn open_emoji(&mut self, channel_id: ChannelId, target: MessageRef) {
+        let common =
+            ["+1", "-1", "heart", "tada", "laughing", "thinking", "eyes", "rocket", "pray", "white_check_mark", "x", "fire"];
+        let first = common.iter().filter_map(|name| Some((*name, emojis::get_by_shortcode(name)?)));
+        let rest = emoji_named("").filter(|(_, emoji)| !common.iter().any(|name| emoji.shortcodes().any(|code| code == *name)));
+        let rows = first
+            .chain(rest)
+            .map(|(code, emoji)| {
+                let label = if self.theme.glyphs.ascii { format!(":{code}:") } else { format!("{emoji} :{code}:") };
+                Row::new(Clean::ours(label), Clean::ours(emoji.name()), Choice::Emoji(emoji.as_str().to_owned()))
+            })
+            .collect();
+        self.pick(PickKind::Emoji { channel_id, target }, Picker::new("react", rows));
+    }
+
+    /// What waits or failed in the open panes, and how many wait elsewhere.
+    pub(super) fn open_outbox(&mut self) {
+        let mut rows = Vec::new();
+        for conversation in [&self.chat.main, &self.chat.thread].into_iter().flatten() {
+            for item in conversation.timeline.items.iter() {
+                let state = match &item.delivery {
+                    Delivery::Waiting => "waits".to_owned(),
+                    Delivery::Failed(why) => format!("failed: {}", Clean::from_untrusted(why)),
+                    _ => continue,
+                };
+                let crate::client::model::Body::Text(text) = &item.body else { continue };
+                let choice = Choice::Waiting { channel_id: item.channel_id, message: item.key, thread_root: item.thread_root };
+                rows.push(Row::new(Clean::preview(text, 60), Clean::ours(state), choice).tag(time::clock(item.at, &self.tz)));
+            }
+        }
+        rows.dedup_by(|one, other| one.choice == other.choice);
+        let waiting = self.world.tree.waiting;
+        let elsewhere = waiting.saturating_sub(rows.len());
+        let empty = match elsewhere {
+            0 => "nothing waits and nothing failed".to_owned(),
+            more => format!("nothing here; {} in other channels", time::count(more as u64, "message waits", "messages wait")),
+        };
+        self.pick(PickKind::Outbox, Picker::new("not sent yet", rows).empty(&empty));
+    }
+
+    pub(super) fn choose_member(&mut self, community_id: CommunityId, action: Action, arg: &str) {
+        let Some(channel_id) = self.chat.channel_id() else { return };
+        if self.world.community(community_id).is_some_and(|node| node.my_role < Role::Moderator) {
+            self.fail("only moderators, admins and the owner can do that", "");
+            return;
+        }
+        let me = self.world.me();
+        let rows = self.member_rows(channel_id, |member| Some(member.user_id) != me);
+        let title = spec(action).map_or("members", |spec| spec.doc);
+        self.pick(PickKind::Choose { community_id, action }, Picker::new(title, rows).query(arg.trim_start_matches('@')));
+    }
+
+    // Keys.
+
+    pub(super) fn act_in_overlay(&mut self, action: Action) {
+        let page = usize::from(self.size.1 / 2);
+        match self.overlays.last_mut() {
+            Some(Overlay::Pick(kind, picker)) => match action {
+                Action::Close => {
+                    self.overlays.pop();
+                }
+                Action::Accept => {
+                    let (kind, choice) = (kind.clone(), picker.choice().cloned());
+                    if let Some(choice) = choice {
+                        self.overlays.pop();
+                        self.choose(&kind, choice);
+                    }
+                }
+                _ if picker.act(action, page) => {}
+                _ => self.edit_input(action),
+            },
+            Some(Overlay::Form(form)) => match form.act(action) {
+                Outcome::Nothing => {}
+                Outcome::Submit => self.submit_form(),
+                Outcome::Close => {
+                    self.overlays.pop();
+                }
+            },
+            Some(Overlay::Question(question)) => match action {
+                Action::Yes => {
+                    let yes = question.yes.clone();
+                    self.overlays.pop();
+                    self.answer_yes(yes);
+                }
+                Action::No => {
+                    self.overlays.pop();
+                }
+                _ => {}
+            },
+            Some(Overlay::Page(_)) => self.act_in_page(action),
+            None => {}
+        }
+    }
+
+    fn choose(&mut self, kind: &PickKind, choice: Choice) {
+        match (kind, choice) {
+            (PickKind::Emoji { channel_id, target }, Choice::Emoji(emoji)) => self.toggle_reaction(*channel_id, *target, &emoji),
+            (PickKind::Choose { community_id, action }, Choice::Person { user_id, name }) => match action {
+                Action::SetRole => self.open_roles(*community_id, user_id, &name),
+                _ => self.confirm_removal(*community_id, user_id, &name, *action == Action::Ban),
+            },
+            (PickKind::Role { community_id, user_id }, Choice::Role(role)) => {
+                let words = format!("now {}", role_words(role));
+                self.ask(Pending::Toast(words), Command::SetRole { community_id: *community_id, user_id: *user_id, role });
+            }
+            (PickKind::Members(channel_id), Choice::Person { user_id, name }) => self.open_person(*channel_id, user_id, name),
+            (PickKind::Person { community_id, user_id, name }, Choice::Action(action)) => match (action, community_id) {
+                (Action::NewDm, _) => {
+                    self.ask(Pending::OpenDm, Command::OpenDm { user_id: *user_id });
+                }
+                (Action::SetRole, Some(community_id)) => self.open_roles(*community_id, *user_id, name),
+                (Action::Kick | Action::Ban, Some(community_id)) => {
+                    self.confirm_removal(*community_id, *user_id, name, action == Action::Ban);
+                }
+                _ => self.show_safety(*user_id),
+            },
+            (PickKind::Waiting { channel_id, id }, Choice::Action(action)) => match action {
+                Action::Retry => {
+                    self.ask(Pending::Quiet, Command::Retry { channel_id: *channel_id, id: *id });
+                }
+                _ => self.question(
+                    "forget",
+                    "Forget this message? It was not sent, and its text is gone then.",
+                    Yes::Discard { channel_id: *channel_id, id: *id },
+                ),
+            },
+            (_, Choice::Waiting { channel_id, message, .. }) => {
+                let row = |label: &str, action| Row::new(Clean::ours(label), Clean::default(), Choice::Action(action));
+                let rows = vec![row("try again now", Action::Retry), row("forget it", Action::Discard)];
+                self.pick(PickKind::Waiting { channel_id, id: message.id }, Picker::new("not sent yet", rows));
+            }
+            (_, Choice::Channel(id)) => self.open_channel(id, None),
+            (_, Choice::Community(id)) => self.choose_community(id),
+            (_, Choice::Action(action)) => self.perform(action),
+            (_, Choice::Person { user_id, .. }) => {
+                self.ask(Pending::OpenDm, Command::OpenDm { user_id });
+            }
+            (_, Choice::Hit(hit)) => self.jump(hit.channel_id, hit.message, hit.thread_root),
+            (_, Choice::Emoji(_) | Choice::Role(_) | Choice::Nothing) => {}
+        }
+    }
+
+    fn open_person(&mut self, channel_id: ChannelId, user_id: UserId, name: Clean) {
+        let community_id = self.world.channel(channel_id).and_then(|channel| channel.community_id);
+        let role = community_id.and_then(|id| self.world.community(id)).map(|node| node.my_role);
+        let row = |label: &str, action| Row::new(Clean::ours(label), Clean::default(), Choice::Action(action));
+        let mut rows = Vec::new();
+        if self.world.me() != Some(user_id) {
+            rows.push(row("write directly", Action::NewDm));
+            rows.push(row("compare safety numbers", Action::Safety));
+            if role >= Some(Role::Moderator) {
+                rows.push(row("remove from the community", Action::Kick));
+                rows.push(row("remove for good", Action::Ban));
+            }
+            if role >= Some(Role::Admin) {
+                rows.push(row("change the role", Action::SetRole));
+            }
+        }
+        let picker = Picker::new(name.as_str(), rows).empty("this is you");
+        self.pick(PickKind::Person { community_id, user_id, name }, picker);
+    }
+
+    fn open_roles(&mut self, community_id: CommunityId, user_id: UserId, name: &Clean) {
+        let rows = [Role::Member, Role::Moderator, Role::Admin]
+            .map(|role| Row::new(Clean::ours(role_words(role)), Clean::default(), Choice::Role(role)));
+        self.pick(PickKind::Role { community_id, user_id }, Picker::new(format!("role of {name}"), rows.into()));
+    }
+
+    fn confirm_removal(&mut self, community_id: CommunityId, user_id: UserId, name: &Clean, ban: bool) {
+        let what = if ban { "Remove and never let back" } else { "Remove" };
+        let text = format!("{what} {name}? New keys are made for the others at once, so that {name} reads nothing from then on.");
+        self.question("remove a member", &text, Yes::Remove { community_id, user_id, ban });
+    }
+
+    // Queries that the client answers.
+
+    /// The text of the top list changed.
+    pub(super) fn query_changed(&mut self) {
+        let due = Timestamp(self.now.0.saturating_add(QUERY_MS));
+        if let Some(Overlay::Pick(kind, picker)) = self.overlays.last_mut() {
+            match kind {
+                PickKind::People { due: at } | PickKind::Search { due: at } => *at = Some(due),
+                _ => picker.filter(),
+            }
+        }
+    }
+
+    pub(in crate::tui) fn overlay_tick(&mut self) {
+        let now = self.now;
+        let Some(Overlay::Pick(kind, picker)) = self.overlays.last_mut() else { return };
+        let query = picker.input.text().trim().to_owned();
+        let command = match kind {
+            PickKind::People { due } if due.is_some_and(|due| due <= now) => {
+                *due = None;
+                Command::FindPeople { query: query.trim_start_matches('@').to_owned() }
+            }
+            PickKind::Search { due } if due.is_some_and(|due| due <= now) => {
+                *due = None;
+                if query.is_empty() {
+                    picker.set_rows(Vec::new());
+                    self.dirty = true;
+                    return;
+                }
+                Command::Search { query: query.clone(), place: None::<Place>, limit: HITS }
+            }
+            _ => return,
+        };
+        self.ask(Pending::Query(query), command);
+    }
+
+    fn query_picker(&mut self, query: &str) -> Option<&mut Picker<Choice>> {
+        match self.overlays.last_mut() {
+            Some(Overlay::Pick(PickKind::People { .. } | PickKind::Search { .. }, picker)) => {
+                (picker.input.text().trim() == query).then_some(picker)
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn hits_came(&mut self, query: &str, hits: Vec<SearchHit>) {
+        let rows: Vec<Row<Choice>> = hits
+            .into_iter()
+            .map(|hit| {
+                let label =
+                    Clean::ours(format!("{}: {}", Clean::from_untrusted(&hit.author_name), Clean::preview(&hit.text, 160)));
+                let place = self.world.channel(hit.channel_id).map_or_else(
+                    || Clean::from_untrusted(&hit.channel_name),
+                    |channel| Clean::ours(format!("{} {}", channel_sign(channel), Clean::from_untrusted(&hit.channel_name))),
+                );
+                let tag = format!("{place} {}", time::short(hit.at, self.now, &self.tz));
+                Row::new(label, Clean::default(), Choice::Hit(Box::new(hit))).tag(tag)
+            })
+            .collect();
+        if let Some(picker) = self.query_picker(query) {
+            "nothing found; only what this device has decrypted is searched".clone_into(&mut picker.empty);
+            picker.set_rows(rows);
+        }
+    }
+
+    pub(super) fn people_came(&mut self, query: &str, people: Vec<Person>) {
+        let me = self.world.me();
+        let rows: Vec<Row<Choice>> = people
+            .into_iter()
+            .filter(|person| Some(person.user_id) != me)
+            .map(|person| {
+                let username = Clean::from_untrusted(&person.username);
+                let label = match &person.display_name {
+                    Some(name) if !name.is_empty() => Clean::ours(format!("@ {username}  {}", Clean::from_untrusted(name))),
+                    _ => Clean::ours(format!("@ {username}")),
+                };
+                let trust = trust_words(person.trust).unwrap_or("");
+                Row::new(label, Clean::ours(trust), Choice::Person { user_id: person.user_id, name: username })
+            })
+            .collect();
+        if let Some(picker) = self.query_picker(query) {
+            "nobody of that name is known here; usernames are found when complete".clone_into(&mut picker.empty);
+            picker.set_rows(rows);
+        }
+    }
+
+    pub(super) fn query_failed(&mut self, problem: &Problem) {
+        let text = Clean::from_untrusted(&problem.text);
+        match self.overlays.last_mut() {
+            Some(Overlay::Pick(PickKind::People { .. } | PickKind::Search { .. }, picker)) => {
+                picker.empty = format!("! {text}");
+                picker.set_rows(Vec::new());
+            }
+            _ => self.problem(problem),
+        }
+    }
+}
+
+pub(super) const fn trust_words(trust: Trust) -> Option<&'static str> {
+    match trust {
+        Trust::Unknown | Trust::Unverified => None,
+        Trust::Verified => Some("verified"),
+        Trust::Changed { .. } => Some("key changed"),
+        Trust::Stopped => Some("stopped"),
+    }
+}
+
+const fn status_words(status: Status) -> &'static str {
+    match status {
+        Status::Online => "online",
+        Status::Idle => "away",
+        Status::Dnd => "busy",
+        Status::Invisible => "invisible",
+        Status::Offline => "",
+    }
+}
