@@ -1,6 +1,12 @@
 //! The REST interface, feature by feature, against a real server and a real PostgreSQL.
 
+mod channels;
 mod communities;
 mod devices;
+mod dms;
+mod groups;
 mod health;
+mod invites;
 mod logs;
+mod members;
+mod visibility;
