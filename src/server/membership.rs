@@ -154,9 +154,7 @@ impl<'a> Signed<'a> {
 /// # Errors
 /// 404 for whoever is not a member.
 pub async fn standing(conn: &mut Conn, place: Place, auth: &Auth) -> ApiResult<Standing> {
-    if Log::share(conn, place.log()).await?.is_none() {
-        return Err(ApiError::not_found());
-    }
+    Log::share(conn, place.log(), place.community()).await?;
     let role = see(conn, place, auth.user_id).await?;
     Ok(Standing::new(auth.role, Some(role)))
 }
@@ -166,9 +164,7 @@ pub async fn standing(conn: &mut Conn, place: Place, auth: &Auth) -> ApiResult<S
 /// # Errors
 /// 404 for whoever is not a member.
 pub async fn hold(conn: &mut Conn, place: Place, auth: &Auth) -> ApiResult<Standing> {
-    if Log::lock(conn, place.log()).await?.is_none() {
-        return Err(ApiError::not_found());
-    }
+    Log::lock(conn, place.log(), place.community()).await?;
     let role = see(conn, place, auth.user_id).await?;
     Ok(Standing::new(auth.role, Some(role)))
 }
@@ -231,7 +227,7 @@ pub async fn apply(
     reason: Option<&str>,
 ) -> ApiResult<Outcome> {
     let id = place.log();
-    let Some(log) = Log::lock(conn, id).await? else { return Err(ApiError::not_found()) };
+    let Some(log) = Log::lock(conn, id, place.community()).await? else { return Err(ApiError::not_found()) };
     if signed.is_stored(conn, id).await? {
         return Ok(Outcome::Repeated);
     }

@@ -177,7 +177,7 @@ async fn accept(
             let Some(invite) = Invite::find_by_code(conn, &code).await? else { return Err(ApiError::not_found()) };
             let id = CommunityId(invite.log_id);
             // Under the lock, so that the count of uses is the one that this join meets.
-            Log::lock(conn, id.into()).await?;
+            Log::lock(conn, id.into(), id).await?;
             if !signed.is_stored(conn, id.into()).await? {
                 // Accepting without the secret half of the link works for open communities only.
                 if let Change::Join { invite: Some(proof), .. } = signed.change()

@@ -57,20 +57,29 @@ pub struct NewHead<'a> {
 }
 
 impl Log {
-    /// For an op: nothing else may change this log, and no send in it may commit, until the transaction ends.
+    /// For an op: nothing else may change this log, and no send in it may commit, until the transaction ends. Who is in the
+    /// community stays as it is too.
     ///
     /// # Errors
     /// Of the database.
-    pub async fn lock(conn: &mut Conn, id: LogId) -> QueryResult<Option<Self>> {
-        logs::table.find(id.0).select(Self::as_select()).for_update().first(conn).await.optional()
+    pub async fn lock(conn: &mut Conn, id: LogId, community: CommunityId) -> QueryResult<Option<Self>> {
+        if community.0 < id.0 {
+            share_row(conn, community.0).await?;
+        }
+        let log = logs::table.find(id.0).select(Self::as_select()).for_update().first(conn).await.optional()?;
+        if community.0 > id.0 {
+            share_row(conn, community.0).await?;
+        }
+        Ok(log)
     }
 
     /// For a change that needs a right: the roles stay as they are until the transaction ends.
     ///
     /// # Errors
     /// Of the database.
-    pub async fn share(conn: &mut Conn, id: LogId) -> QueryResult<Option<Self>> {
-        logs::table.find(id.0).select(Self::as_select()).for_share().first(conn).await.optional()
+    pub async fn share(conn: &mut Conn, id: LogId, community: CommunityId) -> QueryResult<()> {
+        share_row(conn, community.0.min(id.0)).await?;
+        share_row(conn, community.0.max(id.0)).await
     }
 
     /// # Errors
@@ -88,6 +97,11 @@ impl Log {
         diesel::update(logs::table.find(id.0)).set(head).execute(conn).await?;
         insert_op(conn, id, head.head_seq, op).await
     }
+}
+
+async fn share_row(conn: &mut Conn, id: Uuid) -> QueryResult<()> {
+    logs::table.find(id).select(logs::id).for_share().first::<Uuid>(conn).await.optional()?;
+    Ok(())
 }
 
 async fn insert_op(conn: &mut Conn, id: LogId, seq: i64, op: &[u8]) -> QueryResult<()> {

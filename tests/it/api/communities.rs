@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::api::{TestServer, new_id};
+use crate::support::api::{Person, TestServer, new_id};
 
 #[tokio::test]
 async fn a_community_is_made_with_the_first_op_of_its_log() {
@@ -198,7 +198,7 @@ async fn ownership_is_transferred_by_the_owner_to_a_member() {
     let path = format!("/communities/{id}/transfer");
     alice.add(id, &bob, 2).await;
     alice.add(id, &carol, 0).await;
-    let give = async |from: &crate::support::api::Person, to: &crate::support::api::Person| {
+    let give = async |from: &Person, to: &Person| {
         let op = from.op(id).await.role(to, 3);
         from.post(&path, json!({ "new_owner_id": to.id, "log_op": op })).await
     };

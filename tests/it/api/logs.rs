@@ -1,8 +1,9 @@
 //! Membership logs: what an op must be, where it must stand, and who reads it.
 
 use serde_json::{Value, json};
+use uuid::Uuid;
 
-use crate::support::api::{InviteKey, TestServer, new_id};
+use crate::support::api::{InviteKey, Person, TestServer, new_id};
 
 #[tokio::test]
 async fn an_op_stands_at_the_next_place_or_is_stale() {
@@ -44,6 +45,47 @@ async fn of_two_ops_at_one_place_the_first_wins() {
 }
 
 #[tokio::test]
+async fn changes_inside_and_around_a_community_wait_for_each_other_and_all_end() {
+    let server = TestServer::new().await;
+    let [alice, bob, carol] = server.people().await;
+    let id = alice.community().await;
+    for person in [&bob, &carol] {
+        alice.add(id, person, 2).await;
+    }
+    let (group, staff) = (alice.group(id).await, bob.private_group(id).await);
+    let secret = carol.private_channel(group).await;
+    // Each round: an op of the community, one of the private group, one of the private channel, and unsigned changes of all.
+    let rounds = 12;
+    let post = async |by: &Person, path: String, log: Uuid| {
+        for _ in 0..rounds {
+            by.post(&path, json!({ "op": by.op(log).await.anchor() })).await.is(201);
+        }
+    };
+    let patch = async |by: &Person, path: String| {
+        for round in 0..rounds {
+            by.patch(&path, json!({ "name": format!("name {round}") })).await.is(200);
+        }
+    };
+    let dance = async {
+        for _ in 0..rounds {
+            let dave = server.person().await;
+            carol
+                .post(&format!("/channels/{secret}/log-ops"), json!({ "op": carol.op(secret).await.add(&dave, 0) }))
+                .await
+                .fails(409, "conflict");
+        }
+    };
+    tokio::join!(
+        post(&alice, format!("/communities/{id}/log-ops"), id),
+        post(&bob, format!("/groups/{staff}/log-ops"), staff),
+        patch(&bob, format!("/communities/{id}")),
+        patch(&carol, format!("/channels/{secret}")),
+        patch(&alice, format!("/groups/{group}")),
+        dance,
+    );
+}
+
+#[tokio::test]
 async fn only_a_valid_op_of_this_device_for_this_log_is_taken() {
     let server = TestServer::new().await;
     let [alice, bob, carol, stranger] = server.people().await;
@@ -52,7 +94,7 @@ async fn only_a_valid_op_of_this_device_for_this_log_is_taken() {
         alice.add(id, person, role).await;
     }
     let path = format!("/communities/{id}/log-ops");
-    let by = async |person: &crate::support::api::Person, op: String| person.post(&path, json!({ "op": op })).await;
+    let by = async |person: &Person, op: String| person.post(&path, json!({ "op": op })).await;
 
     by(&alice, "AAAA".into()).await.fails(400, "validation");
     by(&alice, alice.op(other).await.add(&stranger, 0)).await.fails(400, "validation");

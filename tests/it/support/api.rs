@@ -24,6 +24,7 @@ use chat::server::db::Database;
 use chat::server::router::router;
 use chat::server::secret::ServerSecret;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
@@ -34,6 +35,8 @@ pub struct TestServer {
     pub app: Arc<App>,
     router: Router,
     pub sql: tokio_postgres::Client,
+    /// Of its own for [`check`](TestServer::check), which reads one moment while other requests go on.
+    checks: Mutex<tokio_postgres::Client>,
     names: AtomicU64,
     _database: TestDatabase,
 }
@@ -64,7 +67,10 @@ impl TestServer {
         let app = Arc::new(App::new(config, pool, &secret).unwrap());
         let (sql, connection) = tokio_postgres::connect(&database.url, tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
-        Arc::new(Self { router: router(Arc::clone(&app)), app, sql, names: AtomicU64::new(1), _database: database })
+        let (checks, connection) = tokio_postgres::connect(&database.url, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let (checks, names) = (Mutex::new(checks), AtomicU64::new(1));
+        Arc::new(Self { router: router(Arc::clone(&app)), app, sql, checks, names, _database: database })
     }
 
     /// A new user who has a device.
@@ -174,8 +180,9 @@ impl TestServer {
     /// What must hold after every request, whatever it did or refused: rows are what the signed logs say, each op was told
     /// once and in order, and every stream and channel is gapless.
     pub async fn check(&self) {
-        let logs = self
-            .sql
+        let sql = self.checks.lock().await;
+        sql.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.unwrap();
+        let logs = sql
             .query(
                 "SELECT l.id, l.kind, l.head_seq, l.head_hash, l.shrink_seq, l.open, l.who_can_create_invites, c.owner_id,
                         (c.id IS NOT NULL AND c.deleted_at IS NULL) OR (g.id IS NOT NULL AND g.deleted_at IS NULL)
@@ -195,8 +202,7 @@ impl TestServer {
             assert_eq!(row.get::<_, i64>(4), i64::try_from(log.shrunk_at().unwrap_or(0)).unwrap());
             assert_eq!((row.get::<_, bool>(5), row.get::<_, i16>(6)), (log.is_open(), log.invite_role() as i16));
             let live: bool = row.get(8);
-            let members = self
-                .sql
+            let members = sql
                 .query("SELECT user_id, role, joined_seq FROM members WHERE log_id = $1 ORDER BY user_id", &[&id])
                 .await
                 .unwrap();
@@ -204,11 +210,10 @@ impl TestServer {
             let told = log.members().map(|(user, m)| (Uuid::from_bytes(*user), m.role as i16, i64::try_from(m.since).unwrap()));
             let told: Vec<_> = told.filter(|_| live).collect();
             assert_eq!(members, told, "members rows of log {id} are not the log's members");
-            let bans = self.sql.query("SELECT user_id FROM bans WHERE log_id = $1 ORDER BY user_id", &[&id]).await.unwrap();
+            let bans = sql.query("SELECT user_id FROM bans WHERE log_id = $1 ORDER BY user_id", &[&id]).await.unwrap();
             let bans: Vec<Uuid> = bans.iter().map(|ban| ban.get(0)).collect();
             assert_eq!(bans, log.banned().filter(|_| live).map(|user| Uuid::from_bytes(*user)).collect::<Vec<_>>());
-            let invites = self
-                .sql
+            let invites = sql
                 .query("SELECT public_key, used_count FROM invites WHERE log_id = $1 ORDER BY public_key", &[&id])
                 .await
                 .unwrap();
@@ -223,7 +228,7 @@ impl TestServer {
             } else {
                 "SELECT event->>'op' FROM stream_events WHERE stream_id = $1 AND event->>'kind' = 'log_op' ORDER BY seq"
             };
-            let told: Vec<String> = self.sql.query(column, &[&id]).await.unwrap().iter().map(|row| row.get(0)).collect();
+            let told: Vec<String> = sql.query(column, &[&id]).await.unwrap().iter().map(|row| row.get(0)).collect();
             assert_eq!(
                 told,
                 ops.iter().map(|op| STANDARD.encode(op)).collect::<Vec<_>>(),
@@ -235,8 +240,9 @@ impl TestServer {
                      UNION ALL
                     SELECT h.channel_id::text FROM channel_heads h LEFT JOIN messages m ON m.channel_id = h.channel_id
                      GROUP BY h.channel_id HAVING count(m.seq) <> h.head_seq OR coalesce(max(m.seq), 0) <> h.head_seq";
-        let gaps: Vec<String> = self.sql.query(gaps, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+        let gaps: Vec<String> = sql.query(gaps, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
         assert_eq!(gaps, Vec::<String>::new(), "streams with a gap");
+        sql.batch_execute("COMMIT").await.unwrap();
     }
 }
 
