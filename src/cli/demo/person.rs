@@ -37,8 +37,8 @@ pub struct Secrets {
 impl Secrets {
     pub fn of(name: &str) -> Self {
         Self {
-            password: format!("{name} has a password of many words").into(),
-            passphrase: format!("{name} opens the store with these words").into(),
+            password: format!("seven green kettles whistle, {}", name.len()).into(),
+            passphrase: format!("a slow tram crosses the frozen river, {}", name.len()).into(),
         }
     }
 }
