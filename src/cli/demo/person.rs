@@ -92,10 +92,8 @@ impl Person {
 
     /// Waits until a message with this text is there; it says who wrote it.
     pub async fn read(&mut self, channel_id: ChannelId, text: &str) -> Result<Arc<TimelineItem>, Problem> {
-        self.until(&format!("read `{text}`"), |person| {
-            person.items(channel_id).find(|item| says(item, text)).map(Arc::clone)
-        })
-        .await
+        self.until(&format!("read `{text}`"), |person| person.items(channel_id).find(|item| says(item, text)).map(Arc::clone))
+            .await
     }
 
     /// Waits until the server has committed an own message.

@@ -85,8 +85,7 @@ pub async fn play(stage: &Stage) -> Result<(), Problem> {
     remove_carol(&mut cast).await?;
 
     say("");
-    let mut hidden: Vec<String> =
-        [TO_BOB, FROM_BOB, CANARY, ROLLING, WATCHING, OFFLINE, AFTER_KICK].map(str::to_owned).to_vec();
+    let mut hidden: Vec<String> = [TO_BOB, FROM_BOB, CANARY, ROLLING, WATCHING, OFFLINE, AFTER_KICK].map(str::to_owned).to_vec();
     hidden.extend(secrets.iter().flat_map(|one| [one.password.0.clone(), one.passphrase.0.clone()]));
     let (data_dir, log, count) = (server.data_dir.clone(), server.log.clone(), hidden.len());
     let searched = tokio::task::spawn_blocking(move || proof::search(&data_dir, &log, &hidden))
@@ -113,11 +112,20 @@ pub async fn open_as_alice(stage: &Stage, globals: &Globals) -> Result<(), Probl
     let secrets: Vec<Secrets> = ["Alice", "Bob", "Carol"].into_iter().map(Secrets::of).collect();
     let mut cast = gather(stage, &server, &secrets).await?;
     let general = Place { channel_id: cast.general, thread: None };
-    let root = cast.bob.write(general, "canary is red on two hosts, log:\n```\njournalctl -u api -S -10m | grep panic\n```", None).await?;
+    let root = cast
+        .bob
+        .write(general, "canary is red on two hosts, log:\n```\njournalctl -u api -S -10m | grep panic\n```", None)
+        .await?;
     cast.carol.until("read it", |carol| carol.items(general.channel_id).find(|item| item.key == root).map(|_| ())).await?;
     cast.carol.write(Place { thread: Some(root), ..general }, "rolling back to **41**", None).await?;
     cast.carol.write(general, "@alice welcome! Write something here; Bob and I answer.", None).await?;
-    cast.bob.write(Place { channel_id: cast.dm, thread: None }, "and this is a direct message: only your devices and mine can read it", None).await?;
+    cast.bob
+        .write(
+            Place { channel_id: cast.dm, thread: None },
+            "and this is a direct message: only your devices and mine can read it",
+            None,
+        )
+        .await?;
     let Cast { alice, bob, carol, .. } = cast;
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let bots = [
@@ -206,7 +214,11 @@ async fn remove_carol(cast: &mut Cast) -> Result<(), Problem> {
     Ok(())
 }
 
-async fn everybody_reads(people: &mut [&mut Person], channel_id: ChannelId, text: &str) -> Result<Vec<Arc<TimelineItem>>, Problem> {
+async fn everybody_reads(
+    people: &mut [&mut Person],
+    channel_id: ChannelId,
+    text: &str,
+) -> Result<Vec<Arc<TimelineItem>>, Problem> {
     let mut items = Vec::new();
     for person in people {
         let item = person.read(channel_id, text).await?;
