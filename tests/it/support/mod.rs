@@ -2,4 +2,6 @@
 
 pub mod api;
 pub mod database;
+pub mod live;
 pub mod server;
+pub mod ws;
