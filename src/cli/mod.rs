@@ -40,7 +40,7 @@ pub mod version;
 #[derive(Debug, Parser)]
 #[command(name = "chat", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = "Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 login, 5 permission, 6 rate limited, 7 network, \
-                        8 encryption or verification, 9 locked, 129/130/143 ended by a signal.")]
+                        8 encryption or verification, 9 locked, 78 configuration, 129/130/143 ended by a signal.")]
 pub struct Cli {
     #[command(flatten)]
     pub globals: Globals,
@@ -225,13 +225,19 @@ fn quiet_panics() {
 
 /// Help and version are answers, everything else is a usage error (2).
 fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
+    let text = error.to_string();
+    // It repeats the arguments, which a script may have from anywhere.
+    let harmless = text.lines().all(|line| Clean::ours(line).as_str() == line);
     if error.use_stderr() && arguments.iter().any(|argument| argument == "--json") {
-        let text = error.to_string();
         let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
         report_json(&Problem::new(ProblemKind::Usage, first).hint("See `chat --help`."));
-    } else {
+    } else if harmless {
         // A closed pipe is no reason to complain.
         let _ = error.print();
+    } else {
+        for line in text.lines() {
+            let _ = writeln!(std::io::stderr(), "{}", Clean::ours(line));
+        }
     }
     ExitCode::from(if error.use_stderr() { ProblemKind::Usage.exit_code() } else { 0 })
 }

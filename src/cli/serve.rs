@@ -1,18 +1,18 @@
 //! `chat serve`: the server in the foreground, with a database of its own when none is configured.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
 
 use clap::Args;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use super::Globals;
+use super::{Globals, session};
 use crate::client::model::{Problem, ProblemKind};
-use crate::config::{Config, LogConfig, LogFormat, Sources};
+use crate::config::{Config, LogConfig, LogFormat};
 use crate::server;
-use crate::server::postgres::{Cluster, Options};
+use crate::server::postgres::{Cluster, Options, PostgresError};
 
 #[derive(Debug, Args)]
 pub struct ServeArgs {
@@ -21,11 +21,11 @@ pub struct ServeArgs {
     listen: Option<String>,
     /// Where the server keeps its files [server.data_dir]
     #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    data_dir: Option<String>,
     /// Who may make an account [server.registration]
     #[arg(long, value_parser = ["open", "invite", "closed"])]
     registration: Option<String>,
-    /// Check the configuration and leave: exit 0, or 1 with what is wrong
+    /// Check the configuration and leave: exit 0, or 78 with what is wrong
     #[arg(long)]
     check_config: bool,
 }
@@ -35,7 +35,7 @@ impl ServeArgs {
     fn flags(&self) -> Vec<(String, String)> {
         [
             ("server.listen", self.listen.clone()),
-            ("server.data_dir", self.data_dir.as_ref().map(|dir| dir.to_string_lossy().into_owned())),
+            ("server.data_dir", self.data_dir.clone()),
             ("server.registration", self.registration.clone()),
         ]
         .into_iter()
@@ -47,8 +47,7 @@ impl ServeArgs {
 /// # Errors
 /// When the configuration is wrong, or the server could not start or stopped with an error.
 pub fn run(args: ServeArgs, globals: &Globals) -> Result<(), Problem> {
-    let config = Config::load(&Sources::from_process(globals.config.clone(), args.flags()))
-        .map_err(|e| Problem::new(ProblemKind::Failed, e.to_string()).hint("Every key is explained in config.example.toml."))?;
+    let config = session::config_with(globals, args.flags())?;
     if args.check_config {
         return Ok(());
     }
@@ -68,20 +67,21 @@ async fn serve(config: Config) -> Result<(), Problem> {
     let listener = listen(&config.server.listen).await?;
     let url = config.server.database.url.clone();
     let (url, cluster) = if url.is_empty() {
-        let cluster = start_cluster(&config).await?;
+        // Recovery after a crash can take long: whoever stops us meanwhile does not wait for it. PostgreSQL ends with us.
+        let cluster = tokio::select! {
+            cluster = start_cluster(&config) => cluster?,
+            () = shutdown.cancelled() => return Ok(()),
+        };
         (cluster.url().to_owned(), Some(cluster))
     } else {
         (url, None)
     };
-    let result = server::serve(config, &url, listener, shutdown).await;
+    let result = server::serve(config, &url, listener, shutdown.cancelled_owned()).await;
     if let Some(cluster) = cluster {
         // The cluster outlives the last commit.
         let _ = tokio::task::spawn_blocking(move || cluster.stop()).await;
     }
-    result.map_err(|e| {
-        Problem::new(ProblemKind::Failed, format!("{e:#}"))
-            .hint("`chat doctor` checks the database, the port and the configuration.")
-    })
+    result.map_err(|e| Problem::new(ProblemKind::Failed, format!("{e:#}")).hint("`chat doctor` looks at all that can be wrong."))
 }
 
 async fn listen(address: &str) -> Result<TcpListener, Problem> {
@@ -104,39 +104,45 @@ async fn start_cluster(config: &Config) -> Result<Cluster, Problem> {
     let started = tokio::task::spawn_blocking(move || Cluster::start(&options)).await;
     match started {
         Ok(Ok(cluster)) => Ok(cluster),
-        Ok(Err(error)) => Err(Problem::new(ProblemKind::Failed, error.to_string())
-            .hint("The log is postgres.log in the data directory; database.url uses a server of yours instead.")),
+        Ok(Err(error)) => {
+            let hint = match error {
+                PostgresError::InUse { .. } => "Stop that one, or choose another with --data-dir or server.data_dir.",
+                PostgresError::Start(_) => "Its log is postgres.log in the data directory.",
+                _ => "With server.database.url chat uses a PostgreSQL server of yours and starts none.",
+            };
+            Err(Problem::new(ProblemKind::Failed, error.to_string()).hint(hint))
+        }
         Err(error) => Err(Problem::new(ProblemKind::Failed, format!("the start of PostgreSQL broke off: {error}"))),
     }
 }
 
 /// SIGTERM or SIGINT begins the drain; a second one ends the process at once.
-fn shutdown_signal() -> Result<impl Future<Output = ()> + Send + 'static, Problem> {
+fn shutdown_signal() -> Result<CancellationToken, Problem> {
     let install = |kind| signal(kind).map_err(|e| Problem::new(ProblemKind::Failed, format!("cannot handle signals: {e}")));
     let mut terminate = install(SignalKind::terminate())?;
     let mut interrupt = install(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tokio::spawn(async move {
+    let begun = CancellationToken::new();
+    let shutdown = begun.clone();
+    tokio::spawn(async move {
+        let mut next = async || {
             tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+                _ = terminate.recv() => 143,
+                _ = interrupt.recv() => 130,
             }
-            tracing::warn!("second signal: ending at once");
-            std::process::exit(130);
-        });
-    })
+        };
+        next().await;
+        begun.cancel();
+        let code = next().await;
+        tracing::warn!("second signal: ending at once");
+        std::process::exit(code);
+    });
+    Ok(shutdown)
 }
 
 /// Log lines carry ids and never content; control characters in them are escaped by the formatters.
 fn start_log(config: &LogConfig) -> Result<(), Problem> {
-    let filter = EnvFilter::try_new(&config.level).map_err(|e| {
-        Problem::new(ProblemKind::Failed, format!("server.log.level: {e}"))
-            .hint("Such as info, debug, or info,chat::server=debug.")
-    })?;
+    let filter =
+        EnvFilter::try_new(&config.level).map_err(|e| Problem::new(ProblemKind::Config, format!("server.log.level: {e}")))?;
     let terminal = std::io::stderr().is_terminal();
     let json = match config.format {
         LogFormat::Auto => !terminal,

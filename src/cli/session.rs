@@ -36,8 +36,16 @@ pub struct Session {
 /// # Errors
 /// When it is wrong: file, line and column.
 pub fn config(globals: &Globals) -> Result<Config, Problem> {
-    Config::load(&Sources::from_process(globals.config.clone(), Vec::new())).map_err(|error| {
-        Problem::new(ProblemKind::Usage, error.to_string()).hint("Every key is explained in config.example.toml.")
+    config_with(globals, Vec::new())
+}
+
+/// The configuration under these flags, by key.
+///
+/// # Errors
+/// As [`config`].
+pub fn config_with(globals: &Globals, flags: Vec<(String, String)>) -> Result<Config, Problem> {
+    Sources::from_process(globals.config.clone(), flags).and_then(|sources| Config::load(&sources)).map_err(|error| {
+        Problem::new(ProblemKind::Config, error.to_string()).hint("Every key is explained in config.example.toml.")
     })
 }
 

@@ -539,6 +539,8 @@ pub enum ProblemKind {
     Crypto,
     /// Exit 9.
     Locked,
+    /// Exit 78, `EX_CONFIG`: service managers do not start again what cannot start.
+    Config,
 }
 
 impl ProblemKind {
@@ -554,6 +556,7 @@ impl ProblemKind {
             Self::Network => 7,
             Self::Crypto => 8,
             Self::Locked => 9,
+            Self::Config => 78,
         }
     }
 
@@ -569,6 +572,7 @@ impl ProblemKind {
             Self::Network => "network",
             Self::Crypto => "crypto",
             Self::Locked => "locked",
+            Self::Config => "config",
         }
     }
 }

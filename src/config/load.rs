@@ -1,9 +1,9 @@
 //! The layers of the configuration: reading, merging and naming the place of what is wrong. Knows no key by name.
 
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize as _;
+use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
 use super::Config;
@@ -15,16 +15,34 @@ pub struct Sources {
     pub file: Option<PathBuf>,
     /// The environment; only `CHAT__…` and `DATABASE_URL` count.
     pub env: Vec<(String, String)>,
-    /// Flags as dotted keys: `("server.listen", "127.0.0.1:0")`.
+    /// Flags as dotted keys: `("server.listen", "127.0.0.1:0")`; in errors they are called `--listen`.
     pub flags: Vec<(String, String)>,
 }
 
 impl Sources {
     /// The real environment, with the file and the flags of the command line.
-    pub fn from_process(file: Option<PathBuf>, flags: Vec<(String, String)>) -> Self {
-        let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
-        Self { file, env, flags }
+    ///
+    /// # Errors
+    /// When a variable of ours is not UTF-8.
+    pub fn from_process(file: Option<PathBuf>, flags: Vec<(String, String)>) -> Result<Self, ConfigError> {
+        let mut env = Vec::new();
+        for (name, value) in std::env::vars_os() {
+            let Ok(name) = name.into_string() else { continue };
+            if is_ours(&name) {
+                let value = value.into_string().map_err(|_| ConfigError::setting(&name, "is not UTF-8 text"))?;
+                env.push((name, value));
+            }
+        }
+        Ok(Self { file, env, flags })
     }
+}
+
+const PREFIX: &str = "CHAT__";
+/// The name that every PostgreSQL tool knows; `CHAT__SERVER__DATABASE__URL` is more exact and wins.
+const DATABASE_URL: &str = "DATABASE_URL";
+
+fn is_ours(name: &str) -> bool {
+    name.starts_with(PREFIX) || name == DATABASE_URL
 }
 
 /// What is wrong and where.
@@ -38,7 +56,7 @@ pub enum ConfigError {
     /// In the environment or a flag.
     #[error("{origin}: {message}")]
     Setting { origin: String, message: String },
-    /// A value that cannot be used, wherever it came from.
+    /// A value that cannot be used, before it is known which layer it came from.
     #[error("{key}: {message}")]
     Value { key: String, message: String },
 }
@@ -46,6 +64,10 @@ pub enum ConfigError {
 impl ConfigError {
     pub(super) fn value(key: &str, message: impl Into<String>) -> Self {
         Self::Value { key: key.to_owned(), message: message.into() }
+    }
+
+    fn setting(origin: &str, message: impl Into<String>) -> Self {
+        Self::Setting { origin: origin.to_owned(), message: message.into() }
     }
 }
 
@@ -58,49 +80,114 @@ pub fn default_file() -> Option<PathBuf> {
     etcetera::base_strategy::Xdg::new().ok().map(|xdg| xdg.config_dir().join("chat/config.toml"))
 }
 
-/// All layers, merged. Each is checked alone first, so that an error names its own place.
-pub(super) fn layers(sources: &Sources) -> Result<Config, ConfigError> {
-    let mut merged = Table::new();
-    let (file, required) = match &sources.file {
-        Some(file) => (Some(file.clone()), true),
-        None => (default_file(), false),
-    };
-    if let Some(file) = file {
-        if required || file.exists() {
-            merge(&mut merged, read(&file)?);
-        }
-        for file in conf_d(&file)? {
-            merge(&mut merged, read(&file)?);
-        }
-    }
-    for (name, value) in &sources.env {
-        // The name that every PostgreSQL tool knows; the more exact one wins.
-        let own = name == "DATABASE_URL" && !sources.env.iter().any(|(name, _)| name == "CHAT__SERVER__DATABASE__URL");
-        let path: Vec<String> = match name.strip_prefix("CHAT__") {
-            Some(rest) => rest.split("__").map(str::to_lowercase).collect(),
-            None if own => ["server", "database", "url"].map(str::to_owned).to_vec(),
-            None => continue,
-        };
-        merge(&mut merged, setting(name, &path, value)?);
-    }
-    for (key, value) in &sources.flags {
-        let path: Vec<String> = key.split('.').map(str::to_owned).collect();
-        merge(&mut merged, setting(key, &path, value)?);
-    }
-    Config::deserialize(merged)
-        .map_err(|e| ConfigError::Value { key: "configuration".to_owned(), message: e.message().to_owned() })
+/// One layer, and enough of its origin to point into it.
+struct Layer {
+    table: Table,
+    origin: Origin,
 }
 
-/// One file, checked.
-fn read(path: &Path) -> Result<Table, ConfigError> {
-    let name = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Unreadable { path: name.clone(), cause })?;
-    let place = |error: toml::de::Error| {
-        let (line, column) = position(&text, error.span().unwrap_or(0..0));
-        ConfigError::Syntax { path: name.clone(), line, column, message: with_suggestion(error.message()) }
-    };
-    toml::from_str::<Config>(&text).map_err(place)?;
-    toml::from_str::<Table>(&text).map_err(place)
+enum Origin {
+    File { path: String, text: String },
+    Setting(String),
+}
+
+/// All layers, lowest first, each correct in itself.
+pub(super) struct Layers(Vec<Layer>);
+
+impl Layers {
+    /// Reads and checks each alone, so that an error names its own place.
+    pub(super) fn read(sources: &Sources) -> Result<Self, ConfigError> {
+        let mut layers = Vec::new();
+        let (file, required) = match &sources.file {
+            Some(file) => (Some(file.clone()), true),
+            None => (default_file(), false),
+        };
+        if let Some(file) = file {
+            // A file that is there and cannot be read is not the same as no file.
+            if required || file.try_exists().map_err(unreadable(&file))? {
+                layers.push(Layer::file(&file)?);
+            }
+            for file in conf_d(&file)? {
+                layers.push(Layer::file(&file)?);
+            }
+        }
+        for (name, value) in &sources.env {
+            let own = name == DATABASE_URL && !sources.env.iter().any(|(name, _)| name == "CHAT__SERVER__DATABASE__URL");
+            let path: Vec<String> = match name.strip_prefix(PREFIX) {
+                Some(rest) => rest.split("__").map(str::to_lowercase).collect(),
+                None if own => ["server", "database", "url"].map(str::to_owned).to_vec(),
+                None => continue,
+            };
+            layers.push(Layer::setting(name.clone(), &path, value)?);
+        }
+        for (key, value) in &sources.flags {
+            let path: Vec<String> = key.split('.').map(str::to_owned).collect();
+            let flag = format!("--{}", path.last().map_or("", String::as_str).replace('_', "-"));
+            layers.push(Layer::setting(flag, &path, value)?);
+        }
+        Ok(Self(layers))
+    }
+
+    /// One configuration, later layers over earlier ones.
+    pub(super) fn merge(&self) -> Result<Config, ConfigError> {
+        let mut merged = Table::new();
+        for layer in &self.0 {
+            merge(&mut merged, layer.table.clone());
+        }
+        Config::deserialize(merged).map_err(|e| ConfigError::value("configuration", e.message()))
+    }
+
+    /// The error with the place of the value that it is about: the last layer that sets the key.
+    pub(super) fn locate(&self, error: ConfigError) -> ConfigError {
+        let ConfigError::Value { key, message } = error else { return error };
+        let path: Vec<&str> = key.split('.').collect();
+        let Some(layer) = self.0.iter().rev().find(|layer| lookup(&layer.table, &path).is_some()) else {
+            return ConfigError::Value { key, message };
+        };
+        match &layer.origin {
+            Origin::Setting(origin) => ConfigError::setting(origin, message),
+            Origin::File { path: file, text } => {
+                let (line, column) = position(text, place_of(text, &path).unwrap_or(0));
+                ConfigError::Syntax { path: file.clone(), line, column, message: format!("{key}: {message}") }
+            }
+        }
+    }
+}
+
+impl Layer {
+    /// One file, checked.
+    fn file(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(unreadable(path))?;
+        let name = path.display().to_string();
+        let place = |error: toml::de::Error| {
+            let (line, column) = position(&text, error.span().unwrap_or(0..0).start);
+            ConfigError::Syntax { path: name.clone(), line, column, message: in_words(error.message()) }
+        };
+        toml::from_str::<Config>(&text).map_err(place)?;
+        let table = toml::from_str::<Table>(&text).map_err(place)?;
+        Ok(Self { table, origin: Origin::File { path: name, text } })
+    }
+
+    /// A single key from the environment or a flag. The text is a TOML value when the key takes one, else a string.
+    fn setting(origin: String, path: &[String], text: &str) -> Result<Self, ConfigError> {
+        let typed = format!("v = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("v"));
+        let string = Value::String(text.to_owned());
+        let mut error = None;
+        for value in typed.into_iter().chain([string]) {
+            let nested = path.iter().rev().fold(value, |value, key| Value::Table(Table::from_iter([(key.clone(), value)])));
+            match (Config::deserialize(nested.clone()), nested) {
+                (Ok(_), Value::Table(table)) => return Ok(Self { table, origin: Origin::Setting(origin) }),
+                (Err(e), _) => error = error.or(Some(e)),
+                (Ok(_), _) => {}
+            }
+        }
+        Err(ConfigError::setting(&origin, error.map_or_else(|| "names no key".to_owned(), |e| in_words(e.message()))))
+    }
+}
+
+fn unreadable(path: &Path) -> impl Fn(std::io::Error) -> ConfigError {
+    let path = path.display().to_string();
+    move |cause| ConfigError::Unreadable { path: path.clone(), cause }
 }
 
 /// `conf.d/*.toml` beside the file, in the order of their names.
@@ -108,32 +195,15 @@ fn conf_d(file: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let Some(dir) = file.parent().map(|parent| parent.join("conf.d")).filter(|dir| dir.is_dir()) else {
         return Ok(Vec::new());
     };
-    let unreadable = |cause| ConfigError::Unreadable { path: dir.display().to_string(), cause };
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(&dir).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
+    for entry in std::fs::read_dir(&dir).map_err(unreadable(&dir))? {
+        let path = entry.map_err(unreadable(&dir))?.path();
         if path.extension().is_some_and(|extension| extension == "toml") {
             files.push(path);
         }
     }
     files.sort();
     Ok(files)
-}
-
-/// A single key from the environment or a flag. The text is a TOML value when the key takes one, else a string.
-fn setting(origin: &str, path: &[String], text: &str) -> Result<Table, ConfigError> {
-    let typed = format!("v = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("v"));
-    let string = Value::String(text.to_owned());
-    let mut error = None;
-    for value in typed.into_iter().chain([string]) {
-        let nested = path.iter().rev().fold(value, |value, key| Value::Table(Table::from_iter([(key.clone(), value)])));
-        match Config::deserialize(nested.clone()) {
-            Ok(_) => return Ok(Table::from_iter(nested.as_table().cloned().unwrap_or_default())),
-            Err(e) => error = error.or(Some(e)),
-        }
-    }
-    let message = error.map_or_else(String::new, |e| with_suggestion(e.message()));
-    Err(ConfigError::Setting { origin: origin.to_owned(), message })
 }
 
 fn merge(base: &mut Table, layer: Table) {
@@ -147,25 +217,82 @@ fn merge(base: &mut Table, layer: Table) {
     }
 }
 
-/// Line and column, from 1, of the start of a span.
-fn position(text: &str, span: Range<usize>) -> (usize, usize) {
-    let before = text.get(..span.start).unwrap_or(text);
+fn lookup<'a>(table: &'a Table, path: &[&str]) -> Option<&'a Value> {
+    let (first, rest) = path.split_first()?;
+    let value = table.get(*first)?;
+    if rest.is_empty() { Some(value) } else { lookup(value.as_table()?, rest) }
+}
+
+/// The byte where the value of this key begins.
+fn place_of(text: &str, path: &[&str]) -> Option<usize> {
+    let document = DeTable::parse(text).ok()?;
+    let (last, tables) = path.split_last()?;
+    let mut table = document.get_ref();
+    for name in tables {
+        table = table.get(*name).and_then(|value| value.get_ref().as_table())?;
+    }
+    let value: &toml::Spanned<DeValue<'_>> = table.get(*last)?;
+    Some(value.span().start)
+}
+
+/// Line and column, from 1, of a byte.
+fn position(text: &str, byte: usize) -> (usize, usize) {
+    let before = text.get(..byte).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
     (line, column)
 }
 
-/// Adds the nearest right key to serde's "unknown field `x`, expected one of `a`, `b`".
-fn with_suggestion(message: &str) -> String {
-    let mut names = message.split('`').skip(1).step_by(2);
-    let known = |name: &&str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    let (true, Some(wrong)) = (message.starts_with("unknown field"), names.next()) else {
-        return message.to_owned();
-    };
-    match names.filter(known).min_by_key(|name| strsim::damerau_levenshtein(wrong, name)) {
-        Some(nearest) => format!("unknown key `{wrong}`, did you mean `{nearest}`?"),
-        None => format!("unknown key `{wrong}`"),
+/// What serde says, for people: an unknown key with the nearest right one, and no value that may be a secret.
+fn in_words(message: &str) -> String {
+    if message.starts_with("unknown field") {
+        let mut names = message.split('`').skip(1).step_by(2);
+        let wrong = names.next().unwrap_or_default();
+        return unknown_key(wrong, &names.collect::<Vec<_>>());
     }
+    // A database's URL in the place of its table, say.
+    match message.split_once("string \"").and_then(|(before, rest)| Some((before, rest.rsplit_once('"')?))) {
+        Some((before, (value, after))) if value.contains("://") || value.contains('@') => format!("{before}string \"…\"{after}"),
+        _ => message.to_owned(),
+    }
+}
+
+fn unknown_key(wrong: &str, siblings: &[&str]) -> String {
+    let distance = |name: &str| strsim::damerau_levenshtein(wrong, name);
+    let near = |name: &str| distance(name) <= wrong.chars().count().max(name.chars().count()).div_ceil(3);
+    let here = siblings.iter().copied().filter(|name| near(name)).min_by_key(|name| distance(name));
+    // A right name in the wrong table.
+    let elsewhere = || {
+        let keys = all_keys();
+        keys.into_iter().filter(|key| near(last_part(key))).min_by_key(|key| distance(last_part(key)))
+    };
+    match here.map(str::to_owned).or_else(elsewhere) {
+        Some(nearest) => format!("unknown key `{wrong}`, did you mean `{nearest}`?"),
+        None if siblings.is_empty() => format!("unknown key `{wrong}`"),
+        None => format!("unknown key `{wrong}`; the keys here are: {}", siblings.join(", ")),
+    }
+}
+
+fn last_part(key: &str) -> &str {
+    key.rsplit('.').next().unwrap_or(key)
+}
+
+/// Every key, with its tables: `server.database.url`.
+fn all_keys() -> Vec<String> {
+    fn collect(table: &Table, prefix: &str, keys: &mut Vec<String>) {
+        for (name, value) in table {
+            let key = format!("{prefix}{name}");
+            match value {
+                Value::Table(inner) => collect(inner, &format!("{key}."), keys),
+                _ => keys.push(key),
+            }
+        }
+    }
+    let mut keys = Vec::new();
+    if let Ok(defaults) = Table::try_from(Config::default()) {
+        collect(&defaults, "", &mut keys);
+    }
+    keys
 }
 
 #[cfg(test)]
@@ -241,17 +368,52 @@ mod tests {
     fn wrong_types_values_and_files_are_clear_errors() {
         let (_dir, sources) = with_file("[server]\ndrain_timeout_s = \"soon\"\n");
         assert!(Config::load(&sources).unwrap_err().to_string().contains(":2:19: invalid type"));
+        let (_dir, sources) = with_file("[server]\nname = \"x\"\n[server.database]\npool_size = 1\n");
+        let error = Config::load(&sources).unwrap_err().to_string();
+        assert!(error.ends_with("chat.toml:4:13: server.database.pool_size: is 1, must be between 2 and 1000"), "{error}");
         let (_dir, sources) = with_file("[server\n");
         assert!(Config::load(&sources).unwrap_err().to_string().contains(":1:"));
         let (_dir, mut sources) = with_file("");
         sources.flags = pairs(&[("server.database.pool_size", "0")]);
-        assert_eq!(
-            Config::load(&sources).unwrap_err().to_string(),
-            "server.database.pool_size: is 0, must be between 2 and 1000"
-        );
+        assert_eq!(Config::load(&sources).unwrap_err().to_string(), "--pool-size: is 0, must be between 2 and 1000");
         sources.flags = pairs(&[("server.database.url", "mysql://x")]);
         assert!(Config::load(&sources).unwrap_err().to_string().contains("postgres://"));
         sources.file = Some(PathBuf::from("/nonexistent/chat.toml"));
         assert!(Config::load(&sources).unwrap_err().to_string().starts_with("cannot read /nonexistent/chat.toml"));
+    }
+
+    #[test]
+    fn a_key_in_the_wrong_table_is_found_and_a_hopeless_one_gets_the_list() {
+        let error = |text: &str| Config::load(&with_file(text).1).unwrap_err().to_string();
+        assert!(error("pool_sizes = 3\n").ends_with("`pool_sizes`, did you mean `server.database.pool_size`?"));
+        let hopeless = error("[server.database]\nxyzzy = 3\n");
+        assert!(hopeless.ends_with("unknown key `xyzzy`; the keys here are: url, url_file, pool_size"), "{hopeless}");
+    }
+
+    #[test]
+    fn listen_and_level_are_checked_before_anything_starts() {
+        let load = |key: &str, value: &str| {
+            let sources = Sources { flags: pairs(&[(key, value)]), ..with_file("").1 };
+            Config::load(&Sources { file: None, ..sources }).map(drop).map_err(|e| e.to_string())
+        };
+        for good in ["127.0.0.1:0", "[::1]:8008", "localhost:80", "0.0.0.0:8008"] {
+            load("server.listen", good).unwrap();
+        }
+        for bad in ["", "8008", "localhost", ":80", "host:99999", "a:b:1", "http://localhost:80"] {
+            assert!(load("server.listen", bad).unwrap_err().starts_with("--listen: "), "{bad}");
+        }
+        for good in ["info", "DEBUG", "off", "info,chat::server=debug", "warn,tower_http=trace", "chat::server=debug"] {
+            load("server.log.level", good).unwrap();
+        }
+        for bad in ["inof", "a=b=c", "info,chat::server=loud", ""] {
+            assert!(load("server.log.level", bad).unwrap_err().starts_with("--level: "), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_the_wrong_place_is_not_repeated() {
+        let sources = Sources { env: pairs(&[("CHAT__SERVER__DATABASE", "postgres://chat:hunter2@db/chat")]), ..with_file("").1 };
+        let error = Config::load(&Sources { file: None, ..sources }).unwrap_err().to_string();
+        assert!(error.starts_with("CHAT__SERVER__DATABASE: invalid type") && !error.contains("hunter2"), "{error}");
     }
 }

@@ -6,13 +6,16 @@
 mod load;
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::protocol::auth::Registration;
 use crate::protocol::limits;
+
+use load::Layers;
 
 pub use load::{ConfigError, Sources, default_file};
 
@@ -230,9 +233,9 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong, with its place and what to do about it.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
-        let mut config = load::layers(sources)?;
-        config.resolve_files()?;
-        config.validate()?;
+        let layers = Layers::read(sources)?;
+        let mut config = layers.merge()?;
+        config.resolve_files().and_then(|()| config.validate()).map_err(|error| layers.locate(error))?;
         Ok(config)
     }
 
@@ -249,6 +252,14 @@ impl Config {
 
     fn validate(&self) -> Result<(), ConfigError> {
         let server = &self.server;
+        if !is_address(&server.listen) {
+            let message = format!("`{}` is not an address and a port, such as 127.0.0.1:8008", server.listen);
+            return Err(ConfigError::value("server.listen", message));
+        }
+        if !is_filter(&server.log.level) {
+            let message = format!("`{}` is not a log level, such as info, debug, or info,chat::server=debug", server.log.level);
+            return Err(ConfigError::value("server.log.level", message));
+        }
         let url = &server.database.url;
         if !url.is_empty() && !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err(ConfigError::value("server.database.url", "must start with postgres:// or postgresql://"));
@@ -276,6 +287,24 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// `127.0.0.1:8008`, `[::1]:8008` or `name:8008`; whether the name exists shows when it is used.
+fn is_address(text: &str) -> bool {
+    let is_named = || {
+        let (host, port) = text.rsplit_once(':')?;
+        Some(!host.is_empty() && !host.contains(['/', ':', '[', ' ']) && port.parse::<u16>().is_ok())
+    };
+    text.parse::<SocketAddr>().is_ok() || is_named().unwrap_or(false)
+}
+
+/// A mistyped level would be taken for the name of a module, and everything else would be silent.
+fn is_filter(text: &str) -> bool {
+    let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok() && word.parse::<u8>().is_err();
+    text.split(',').all(|part| match part.split_once('=') {
+        Some((target, level)) => !target.trim().is_empty() && is_level(level.trim()),
+        None => is_level(part.trim()),
+    })
 }
 
 /// The wire reads an unknown word as `closed`; here it is a mistake to name.

@@ -74,7 +74,7 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
 
 fn dump(data_dir: &Path) -> Result<Vec<u8>, Problem> {
     let cannot = |what: String| Problem::new(ProblemKind::Failed, format!("cannot dump the database: {what}"));
-    let binaries = Binaries::find().ok_or_else(|| cannot("PostgreSQL is gone".into()))?;
+    let binaries = Binaries::find(None).ok_or_else(|| cannot("PostgreSQL is gone".into()))?;
     let output = Command::new(binaries.program("pg_dump"))
         .args(["--username=chat", "--dbname=chat", "--host"])
         .arg(data_dir.join("run"))

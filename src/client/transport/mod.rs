@@ -289,9 +289,6 @@ impl Transport for Net {
 }
 
 #[cfg(test)]
-mod net_tests;
-
-#[cfg(test)]
 mod tests {
     use super::*;
 

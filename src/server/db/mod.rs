@@ -6,6 +6,7 @@
 pub mod append;
 pub mod channels;
 pub mod communities;
+pub mod connect;
 pub mod contacts;
 pub mod delivery;
 pub mod devices;
@@ -32,9 +33,7 @@ use diesel::sql_types::BigInt;
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use diesel_async::pooled_connection::AsyncDieselConnectionManager;
 use diesel_async::pooled_connection::bb8::{Pool, PooledConnection, RunError};
-use diesel_async::{
-    AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _, TransactionManager as _,
-};
+use diesel_async::{AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _, TransactionManager as _};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 
 use crate::protocol::ids::EpochId;
@@ -53,7 +52,6 @@ pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
 /// "chat" and a version, for `pg_advisory_lock`: one server at a time migrates.
 const MIGRATION_LOCK: i64 = 0x6368_6174_0001;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The pool. Cheap to clone.
 #[derive(Clone)]
@@ -241,11 +239,7 @@ fn with_settings(url: &str) -> String {
 /// # Errors
 /// When the database cannot be reached, is of a newer version of this program, or a migration fails.
 pub async fn migrate(url: &str) -> anyhow::Result<()> {
-    let connecting = AsyncPgConnection::establish(url);
-    let mut conn = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
-        .await
-        .map_err(|_| anyhow::anyhow!("the database did not answer within ten seconds"))?
-        .context("cannot connect to the database: check server.database.url")?;
+    let mut conn = connect::first(url).await?;
     diesel::sql_query("SELECT pg_advisory_lock($1)").bind::<BigInt, _>(MIGRATION_LOCK).execute(&mut conn).await?;
     // The wrapper blocks on its own, so it needs a thread that may.
     tokio::task::spawn_blocking(move || -> anyhow::Result<()> {
@@ -285,7 +279,7 @@ fn refuse_newer_schema(conn: &mut AsyncConnectionWrapper<AsyncPgConnection>) -> 
 /// # Errors
 /// When a migration cannot be undone.
 pub async fn revert_all(url: &str) -> anyhow::Result<()> {
-    let conn = AsyncPgConnection::establish(url).await.context("cannot connect to the database")?;
+    let conn = connect::first(url).await?;
     tokio::task::spawn_blocking(move || {
         let mut conn = AsyncConnectionWrapper::<AsyncPgConnection>::from(conn);
         conn.revert_all_migrations(MIGRATIONS).map(drop).map_err(|cause| anyhow::anyhow!("cannot undo a migration: {cause}"))

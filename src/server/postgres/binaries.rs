@@ -13,10 +13,21 @@ pub struct Binaries {
     pub major: u32,
 }
 
+/// Names the one folder that counts.
+pub const BINDIR: &str = "CHAT_PG_BINDIR";
+
 impl Binaries {
-    /// `CHAT_PG_BINDIR`, then the PATH, `pg_config`, and the usual folders of the distributions, newest first.
-    pub fn find() -> Option<Self> {
-        candidates().into_iter().find_map(|dir| Self::at(&dir))
+    /// `CHAT_PG_BINDIR`, then the PATH, `pg_config`, and the usual folders of the distributions, newest first. A cluster
+    /// that exists wants the version that made it; when that is not there, the answer is the first that is.
+    pub fn find(wanted: Option<&str>) -> Option<Self> {
+        let mut first = None;
+        for found in candidates().into_iter().filter_map(|dir| Self::at(&dir)) {
+            if wanted.is_none_or(|wanted| found.major.to_string() == wanted) {
+                return Some(found);
+            }
+            first = first.or(Some(found));
+        }
+        first
     }
 
     /// The server in this folder, when there is one that is new enough.
@@ -36,7 +47,7 @@ impl Binaries {
 }
 
 fn candidates() -> Vec<PathBuf> {
-    if let Some(dir) = std::env::var_os("CHAT_PG_BINDIR") {
+    if let Some(dir) = std::env::var_os(BINDIR) {
         return vec![dir.into()];
     }
     let mut dirs: Vec<PathBuf> = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();

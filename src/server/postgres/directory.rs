@@ -38,14 +38,17 @@ impl Directory {
     pub fn prepare(root: &Path, owner: &Owner) -> Result<Self, PostgresError> {
         // Entering is not reading: what is inside keeps its own permissions.
         let mode = if *owner == Owner::Ourselves { 0o700 } else { 0o711 };
+        // Before anything is made where it is of no use.
+        let absolute = std::path::absolute(root).map_err(PostgresError::io("cannot open", root))?;
+        if let Some(existing) = absolute.ancestors().find_map(|path| path.canonicalize().ok()) {
+            refuse_closed(&existing, owner)?;
+        }
         make_dir(root, mode)?;
         let root = root.canonicalize().map_err(PostgresError::io("cannot open", root))?;
         let lock = lock(&root)?;
         std::fs::set_permissions(&root, std::fs::Permissions::from_mode(mode))
             .map_err(PostgresError::io("cannot set the permissions of", &root))?;
-        if let (Owner::Other { name, .. }, Some(closed)) = (owner, root.ancestors().find(|path| !owner.can_enter(path))) {
-            return Err(PostgresError::NotTraversable { path: closed.to_owned(), user: name.clone() });
-        }
+        refuse_closed(&root, owner)?;
         let data = root.join("postgres");
         let socket_dir = socket_dir(&root)?;
         owner.adopt(&socket_dir).map_err(PostgresError::io("cannot give away", &socket_dir))?;
@@ -80,7 +83,8 @@ impl Directory {
             .arg(&new)
             .current_dir(&new)
             .stdin(Stdio::null());
-        let output = run_as(&mut command, owner, None)
+        // It ends with us: a later start must find nobody at work in the folder that it makes anew.
+        let output = run_as(&mut command, owner, Some(Signal::KILL))
             .output()
             .map_err(|e| PostgresError::Initdb(format!("{}: {e}", binaries.program("initdb").display())))?;
         if !output.status.success() {
@@ -142,6 +146,16 @@ impl Directory {
         file.read_to_end(&mut text).ok()?;
         let text = last_lines(&String::from_utf8_lossy(&text), 4);
         (!text.is_empty()).then_some(text)
+    }
+}
+
+/// The owner has to pass every folder on the way.
+fn refuse_closed(path: &Path, owner: &Owner) -> Result<(), PostgresError> {
+    match (owner, path.ancestors().find(|path| !owner.can_enter(path))) {
+        (Owner::Other { name, .. }, Some(closed)) => {
+            Err(PostgresError::NotTraversable { path: closed.to_owned(), user: name.clone() })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -45,9 +45,11 @@ pub enum PostgresError {
     #[error(
         "no PostgreSQL server (version 15 or newer) was found. Install it (Debian, Ubuntu: apt-get install postgresql; Fedora: \
          dnf install postgresql-server; Arch: pacman -S postgresql; Alpine: apk add postgresql; macOS: brew install postgresql), \
-         or name its folder in CHAT_PG_BINDIR, or set database.url to a server of yours"
+         or name the folder of its programs in CHAT_PG_BINDIR"
     )]
     NoBinaries,
+    #[error("CHAT_PG_BINDIR is {}, where no PostgreSQL server (version 15 or newer) is", .0.display())]
+    NotThere(PathBuf),
     #[error("the data directory {} is used by another chat serve (process {pid})", .path.display())]
     InUse { path: PathBuf, pid: String },
     #[error(
@@ -71,6 +73,10 @@ pub enum PostgresError {
 }
 
 impl PostgresError {
+    fn no_binaries() -> Self {
+        std::env::var_os(binaries::BINDIR).map_or(Self::NoBinaries, |dir| Self::NotThere(dir.into()))
+    }
+
     fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { what, path, source }
@@ -92,19 +98,18 @@ impl Cluster {
     /// When PostgreSQL is not installed, the directory is used by another process or belongs to another major version, or
     /// the server does not come up.
     pub fn start(options: &Options) -> Result<Self, PostgresError> {
-        let binaries = Binaries::find().ok_or(PostgresError::NoBinaries)?;
+        // Before anything is made: without a server there is no use for a directory.
+        let found = Binaries::find(None).ok_or_else(PostgresError::no_binaries)?;
         let owner = Owner::choose();
         let directory = Directory::prepare(&options.data_dir, &owner)?;
-        directory.clear_stale_postmaster()?;
-        if directory.cluster_version()?.is_none() {
-            directory.initdb(&binaries, &owner)?;
-        }
-        match directory.cluster_version()? {
-            Some(found) if found == binaries.major.to_string() => {}
-            Some(found) => {
+        let existing = directory.cluster_version()?;
+        let binaries = existing.as_deref().and_then(|version| Binaries::find(Some(version))).unwrap_or(found);
+        match existing {
+            Some(found) if found != binaries.major.to_string() => {
                 return Err(PostgresError::OtherMajor { path: directory.data.clone(), found, installed: binaries.major });
             }
-            None => return Err(PostgresError::Initdb("it left no PG_VERSION file".into())),
+            Some(_) => directory.clear_stale_postmaster()?,
+            None => directory.initdb(&binaries, &owner)?,
         }
         let supervisor = Supervisor::spawn(&binaries, &owner, &directory, options)?;
         let connect = Connect { socket_dir: directory.socket_dir.clone() };

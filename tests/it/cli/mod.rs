@@ -1,1 +1,4 @@
-//! The binary as scripts call it.
+//! The real binary: what it says to wrong input, and what it survives.
+
+mod config;
+mod serve;

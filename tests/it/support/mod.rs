@@ -1,7 +1,6 @@
 //! Servers, databases, identities and terminals for the tests.
 
 pub mod api;
+pub mod binary;
 pub mod database;
-pub mod live;
 pub mod server;
-pub mod ws;
