@@ -1,11 +1,13 @@
 //! Who may do what: one pure function over roles, with the whole matrix as its test (`docs/PROTOCOL.md` 6).
 //!
+//! Rights inside a channel's log (send, delete, pin, slow mode) are asked under its lock, in the database function `append_rows`.
+//!
 //! It knows no database and no request: the caller reads the standings inside the transaction that acts on them, never from
 //! a token. Start with [`Action`] and [`may`].
 //!
 //! Two kinds of action exist. A *signed* one is an op of a membership log: only roles of that log count, for the actor and
 //! for the target, because that is all that the members' clients look at; whoever runs the server has no say in it and no
-//! protection from it. An *unsigned* one changes rows that are the server's alone (names, topics, messages' tombstones):
+//! protection from it. An *unsigned* one changes rows that are the server's alone (names, topics, settings):
 //! there the whole ladder of section 6 counts, with the instance's admins above the community's owner, as long as they are
 //! members: a place that they are not in does not exist for them here.
 
@@ -24,8 +26,6 @@ pub struct Standing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     // Unsigned.
-    /// See the place, its members, groups and channels.
-    See,
     EditCommunity,
     DeleteCommunity,
     /// The row of a group; `from` is the community's policy.
@@ -46,16 +46,6 @@ pub enum Action {
     /// `from` is the log's policy 5.
     ListInvites {
         from: Role,
-    },
-    /// Write into a read-only or announcement channel, and without waiting in slow mode.
-    WriteAnyway,
-    Pin,
-    DeleteOthersMessages,
-    Timeout {
-        target: Standing,
-    },
-    Warn {
-        target: Standing,
     },
 
     // Signed: the same table as `crypto.md` 11.1.
@@ -96,9 +86,8 @@ pub fn may(actor: Standing, action: Action) -> bool {
     let Some(role) = actor.role else { return false };
     let rank = actor.rank();
     match action {
-        A::See | A::OwnNickname | A::Anchor => true,
-        A::Pin | A::DeleteOthersMessages | A::WriteAnyway | A::ListBans => rank >= Rank::Moderator,
-        A::Timeout { target } | A::Warn { target } => rank >= Rank::Moderator && rank > target.rank(),
+        A::OwnNickname | A::Anchor => true,
+        A::ListBans => rank >= Rank::Moderator,
         A::EditCommunity | A::EditGroup | A::EditPrivateChannels | A::EditChannel => rank >= Rank::Admin,
         A::Nickname { target } => rank >= Rank::Admin && rank > target.rank(),
         A::CreateGroup { from } | A::ListInvites { from } => rank >= Rank::of(from),
@@ -178,11 +167,7 @@ mod tests {
     fn actions_without_a_target_follow_the_table_of_section_6() {
         let matrix = [
             //                                              nobody member mod admin owner | instance admin, instance owner
-            (A::See, ".xxxxxx"),
             (A::OwnNickname, ".xxxxxx"),
-            (A::Pin, "..xxxxx"),
-            (A::DeleteOthersMessages, "..xxxxx"),
-            (A::WriteAnyway, "..xxxxx"),
             (A::ListBans, "..xxxxx"),
             (A::EditCommunity, "...xxxx"),
             (A::EditGroup, "...xxxx"),
@@ -247,19 +232,10 @@ mod tests {
     }
 
     #[test]
-    fn unsigned_acts_on_people_need_somebody_strictly_lower_on_the_whole_ladder() {
-        let targets = [
-            (ACTORS[1], "..xxxxx", "...xxxx"),
-            (ACTORS[2], "...xxxx", "...xxxx"),
-            (ACTORS[3], "....xxx", "....xxx"),
-            (ACTORS[4], ".....xx", ".....xx"),
-            (ACTORS[5], "......x", "......x"),
-            (ACTORS[6], ".......", "......."),
-        ];
-        for (target, moderation, nickname) in targets {
-            assert_eq!(row(A::Timeout { target }), moderation, "time out {target:?}");
-            assert_eq!(row(A::Warn { target }), moderation, "warn {target:?}");
-            assert_eq!(row(A::Nickname { target }), nickname, "nickname of {target:?}");
+    fn a_nickname_is_given_to_somebody_strictly_lower_on_the_whole_ladder() {
+        let want = ["...xxxx", "...xxxx", "....xxx", ".....xx", "......x", "......."];
+        for (target, want) in ACTORS[1..].iter().zip(want) {
+            assert_eq!(row(A::Nickname { target: *target }), want, "nickname of {target:?}");
         }
     }
 
@@ -267,7 +243,7 @@ mod tests {
     fn an_instance_admin_who_is_not_a_member_may_nothing_here() {
         for instance in [InstanceRole::Admin, InstanceRole::Owner] {
             let stranger = Standing::new(instance, None);
-            for action in [A::See, A::EditCommunity, A::DeleteCommunity, A::Pin, A::Anchor, A::Remove { target: Role::Member }] {
+            for action in [A::EditCommunity, A::DeleteCommunity, A::OwnNickname, A::Anchor, A::Remove { target: Role::Member }] {
                 assert!(!may(stranger, action), "{action:?}");
             }
         }

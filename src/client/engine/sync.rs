@@ -328,10 +328,9 @@ impl Engine {
     fn caught_up(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
         if self.sync.phase != Phase::Live {
             self.sync.phase = Phase::Live;
-            if self.sync.remaining > 0 {
-                self.sync.remaining = 0;
-                cx.tell(ClientEvent::Syncing { remaining: 0 });
-            }
+            // Also after nothing was missed: who waits for the end of catching up has no other sign.
+            self.sync.remaining = 0;
+            cx.tell(ClientEvent::Syncing { remaining: 0 });
             self.places.dirty = true;
             self.retry_held(cx)?;
         }

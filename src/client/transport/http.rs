@@ -1,7 +1,7 @@
 //! REST calls: one connection pool, a time limit and a size limit on everything, no redirects (a token must not follow one)
 //! and no proxies.
 
-use std::error::Error as _;
+use std::error::Error;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
@@ -87,24 +87,20 @@ fn classify(error: &reqwest::Error) -> TransportError {
     TransportError::new(kind, why)
 }
 
-fn is_tls(error: &reqwest::Error) -> bool {
-    let mut source = error.source();
-    while let Some(inner) = source {
-        // An i/o error shows what it wraps only through `get_ref`.
-        let wrapped = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if inner.is::<rustls::Error>() || wrapped.is_some_and(|wrapped| wrapped.is::<rustls::Error>()) {
-            return true;
-        }
-        source = inner.source();
-    }
-    false
+/// The innermost cause: "Connection refused (os error 111)", not the whole chain with the address in it.
+fn cause(error: &(dyn Error + 'static)) -> String {
+    causes(error).last().unwrap_or(error).to_string()
 }
 
-/// The innermost cause: "Connection refused (os error 111)", not the whole chain with the address in it.
-fn cause(error: &reqwest::Error) -> String {
-    let mut innermost: &dyn std::error::Error = error;
-    while let Some(inner) = innermost.source() {
-        innermost = inner;
-    }
-    innermost.to_string()
+/// Whether the TLS library is to blame.
+pub(super) fn is_tls(error: &(dyn Error + 'static)) -> bool {
+    causes(error).any(|cause| cause.is::<rustls::Error>())
+}
+
+/// The error and what is behind it; what an i/o error wraps shows only through `get_ref`.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(inner) => Some(inner as &(dyn Error + 'static)),
+        None => error.source(),
+    })
 }

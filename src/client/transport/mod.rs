@@ -289,6 +289,9 @@ impl Transport for Net {
 }
 
 #[cfg(test)]
+mod net_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

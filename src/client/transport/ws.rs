@@ -15,6 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream};
 
+use super::http::is_tls;
 use super::{Close, ConnectError, Connection, Failure, Incoming, QUEUE, ServerUrl, TransportError};
 use crate::protocol::auth::SecretText;
 use crate::protocol::codec::Encoding;
@@ -193,10 +194,10 @@ fn elapsed_ms(clock: Instant) -> u64 {
 
 fn classify(error: &tungstenite::Error) -> TransportError {
     match error {
-        tungstenite::Error::Io(io) if io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
-            TransportError::new(Failure::Tls, io.to_string())
-        }
+        tungstenite::Error::Io(io) if is_tls(io) => TransportError::new(Failure::Tls, io.to_string()),
         tungstenite::Error::Io(io) => TransportError::new(Failure::Unreachable, io.to_string()),
+        // A handshake that is none, or one without our subprotocol.
+        tungstenite::Error::Protocol(protocol) => TransportError::new(Failure::NotChat, protocol.to_string()),
         tungstenite::Error::Tls(tls) => TransportError::new(Failure::Tls, tls.to_string()),
         tungstenite::Error::Http(response) if response.status().is_server_error() => {
             TransportError::new(Failure::Unreachable, format!("HTTP {}", response.status()))

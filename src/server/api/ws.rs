@@ -23,7 +23,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
 }
 
 /// Frames instead of requests. Offers `chat.v1.json` or `chat.v1.msgpack` as subprotocol; the first frame authenticates.
-#[utoipa::path(get, path = "/ws", responses((status = 101)))]
+#[utoipa::path(get, path = "/ws", responses((status = 101)), security(()))]
 async fn connect(State(app): State<AppState>, request: Request) -> ApiResult<Response> {
     let realtime = Arc::clone(app.realtime()?);
     let (mut parts, _) = request.into_parts();

@@ -301,7 +301,7 @@ pub async fn unread(conn: &mut Conn, user: UserId) -> QueryResult<Vec<Unread>> {
                    AND m.sender_id IS DISTINCT FROM $1
                    AND m.seq > CASE WHEN r.read_seq > 0 THEN r.read_seq
                                     ELSE channel_start_seq(r.channel_id, h.head_seq, r.joined_seq, NULL) END
-                 LIMIT 1000) some) n",
+                 LIMIT 1000) counted) n",
     )
     .bind::<SqlUuid, _>(user.0)
     .load(conn)

@@ -154,6 +154,11 @@ impl Realtime {
         }
     }
 
+    /// WebSockets that are authenticated.
+    pub fn connections(&self) -> usize {
+        self.hub().len()
+    }
+
     /// The server stops: every connection is told to come back (4012), and no further send is taken.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);

@@ -12,7 +12,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use chat::config::Config;
+use chat::config::{Config, ServerConfig};
 use chat::crypto::device_list::DeviceList;
 use chat::crypto::identity::LocalDevice;
 use chat::crypto::membership::{Log, Role};
@@ -59,9 +59,14 @@ pub struct Person {
 
 impl TestServer {
     pub async fn new() -> Arc<Self> {
+        Self::with(|_| {}).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut ServerConfig)) -> Arc<Self> {
         let database = TestDatabase::new().await;
         let mut config = Config::default().server;
         (config.limits.requests_per_s, config.limits.requests_burst) = (1_000_000, 1_000_000);
+        change(&mut config);
         let secret = ServerSecret::from_bytes([7; 32]);
         let pool = Database::connect(&database.url, 8).await.unwrap();
         let app = Arc::new(App::new(config, pool, &secret).unwrap());

@@ -3,4 +3,6 @@
 pub mod api;
 pub mod binary;
 pub mod database;
+pub mod live;
 pub mod server;
+pub mod ws;

@@ -1,0 +1,245 @@
+//! Catching up: from any cursor exactly what is missing, over the WebSocket's start, `POST /sync` and pages.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::api::Person;
+use crate::support::live::{Live, Room, aimed, message};
+
+async fn post(person: &Person, request: &Value) -> Value {
+    let channel = request["channel_id"].as_str().unwrap();
+    person.post(&format!("/channels/{channel}/messages"), request.clone()).await.is(201)
+}
+
+fn seqs(events: &Value, stream: Uuid) -> Vec<u64> {
+    let events = events.as_array().unwrap().iter().filter(|event| event["stream"] == json!(stream));
+    events.map(|event| event["seq"].as_u64().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn sync_gives_exactly_the_suffix_from_any_cursor() {
+    let live = Live::start().await;
+    let room: Room<2> = live.room().await;
+    let [ann, bob] = &room.people;
+    for _ in 0..12 {
+        post(ann, &room.message(ann)).await;
+    }
+    let community_head = live.connect(bob).await.ready["streams"][room.community.to_string()].as_u64().unwrap();
+    for cursor in 0..=13u64 {
+        let mut have = cursor;
+        let mut got = Vec::new();
+        loop {
+            let cursors = json!({ room.channel.to_string(): have, room.community.to_string(): community_head });
+            let answer = bob.post("/sync", json!({ "cursors": cursors, "limit": 5 })).await.is(200);
+            assert_eq!(answer["streams"][room.channel.to_string()], 12);
+            assert!(seqs(&answer["events"], room.community).is_empty());
+            let page = seqs(&answer["events"], room.channel);
+            have = page.last().copied().unwrap_or(have);
+            got.extend(page);
+            if answer["more"] == false {
+                break;
+            }
+        }
+        assert_eq!(got, (cursor + 1..=12).collect::<Vec<_>>(), "from {cursor}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_starts_at_the_heads_of_ready_and_misses_nothing() {
+    let live = Live::start().await;
+    let room: Room<2> = live.room().await;
+    let [ann, bob] = &room.people;
+    let mut ann_ws = live.connect(ann).await;
+    let writing = async {
+        for _ in 0..200 {
+            ann_ws.ask(&room.message(ann)).await;
+        }
+    };
+    // Connections that begin while rows are written: ready and the events after it leave no gap.
+    let resuming = async {
+        for _ in 0..10 {
+            let mut ws = live.connect(bob).await;
+            let head = ws.ready["streams"][room.channel.to_string()].as_u64().unwrap();
+            let first = ws.event(room.channel).await["seq"].as_u64().unwrap();
+            assert!(first <= head + 1, "the first event {first} does not follow the head {head}");
+            let second = ws.event(room.channel).await["seq"].as_u64().unwrap();
+            assert_eq!(second, first + 1);
+        }
+    };
+    let ((), ()) = tokio::join!(writing, resuming);
+}
+
+#[tokio::test]
+async fn rows_whose_hint_was_lost_arrive_within_the_next_look() {
+    let live = Live::start().await;
+    let room: Room<2> = live.room().await;
+    let [ann, bob] = &room.people;
+    let mut ws = live.connect(bob).await;
+    // Another node wrote this: nobody here was told.
+    let (id, zero) = (Uuid::now_v7(), Uuid::nil());
+    live.sql
+        .query(
+            "SELECT * FROM append_server_rows(ARRAY[$1::uuid], ARRAY[$2::uuid], ARRAY['system'], ARRAY[NULL::uuid], ARRAY['{\"text\":\"hello\"}'])",
+            &[&id, &room.channel],
+        )
+        .await
+        .unwrap();
+    let event = ws.event(room.channel).await;
+    assert_eq!((&event["seq"], &event["event"]["body"]), (&json!(1), &json!({ "text": "hello" })));
+    assert!(event["event"].get("sender_id").is_none());
+    assert_ne!(id, zero);
+    // What follows is in order.
+    let request = room.message(ann);
+    post(ann, &request).await;
+    assert_eq!(ws.event(room.channel).await["event"]["id"], request["id"]);
+}
+
+#[tokio::test]
+async fn pages_go_both_ways_and_carry_what_is_aimed_at_them() {
+    let live = Live::start().await;
+    let room: Room<2> = live.room().await;
+    let [ann, bob] = &room.people;
+    let mut messages = Vec::new();
+    for _ in 0..10 {
+        let request = room.message(ann);
+        post(ann, &request).await;
+        messages.push(request);
+    }
+    let reaction = aimed("reaction", &messages[3], room.channel, bob, 2);
+    assert_eq!(post(bob, &reaction).await["seq"], 11);
+    let path = format!("/channels/{}/messages", room.channel);
+    let page = async |query: &str| bob.get(&format!("{path}?{query}")).await.is(200);
+    let seqs =
+        |page: &Value| page["items"].as_array().unwrap().iter().map(|row| row["seq"].as_u64().unwrap()).collect::<Vec<_>>();
+
+    let newest = page("limit=4").await;
+    assert_eq!((seqs(&newest), &newest["has_more"], &newest["head_seq"]), (vec![8, 9, 10, 11], &json!(true), &json!(11)));
+    let before = page("before=6&limit=3").await;
+    assert_eq!((seqs(&before), &before["has_more"]), (vec![3, 4, 5], &json!(true)));
+    assert_eq!(before["related"].as_array().unwrap().iter().map(|row| &row["id"]).collect::<Vec<_>>(), [&reaction["id"]]);
+    let oldest = page("before=4&limit=3").await;
+    assert_eq!((seqs(&oldest), &oldest["has_more"]), (vec![1, 2, 3], &json!(false)));
+    let after = page("after=9&limit=50").await;
+    assert_eq!((seqs(&after), &after["has_more"], &after["related"]), (vec![10, 11], &json!(false), &json!([])));
+    for bad in ["limit=0", "limit=101", "before=1&after=1"] {
+        bob.get(&format!("{path}?{bad}")).await.fails(400, "validation");
+    }
+    for bad in ["limit=x", "before=-1", "offset=3"] {
+        bob.get(&format!("{path}?{bad}")).await.fails(400, "invalid_request");
+    }
+}
+
+#[tokio::test]
+async fn a_thread_has_its_replies_and_nothing_else() {
+    let live = Live::start().await;
+    let room: Room<2> = live.room().await;
+    let [ann, bob] = &room.people;
+    let root = room.message(ann);
+    post(ann, &root).await;
+    let mut reply = room.message(bob);
+    reply["thread_id"] = root["id"].clone();
+    post(bob, &reply).await;
+    post(ann, &room.message(ann)).await;
+    let page = ann.get(&format!("/channels/{}/threads/{}", room.channel, root["id"].as_str().unwrap())).await.is(200);
+    let ids: Vec<&Value> = page["items"].as_array().unwrap().iter().map(|row| &row["id"]).collect();
+    assert_eq!(ids, [&reply["id"]]);
+}
+
+#[tokio::test]
+async fn a_read_marker_never_goes_back_and_own_devices_see_it() {
+    let live = Live::start().await;
+    let room: Room<2> = live.room().await;
+    let [ann, bob] = &room.people;
+    for _ in 0..5 {
+        post(ann, &room.message(ann)).await;
+    }
+    let unread = async || {
+        let page = bob.get("/channels/unread").await.is(200);
+        let items = page["items"].as_array().unwrap().iter();
+        items.clone().find(|item| item["channel_id"] == json!(room.channel)).unwrap().clone()
+    };
+    assert_eq!((&unread().await["unread"], &unread().await["head_seq"]), (&json!(5), &json!(5)));
+    let mut ws = live.connect(bob).await;
+    let mut ann_ws = live.connect(ann).await;
+    ws.send(json!({ "type": "mark_read", "channel_id": room.channel, "seq": 3 })).await;
+    let event = ws.event(bob.id).await;
+    assert_eq!(event["event"], json!({ "kind": "read_marker", "channel_id": room.channel, "seq": 3 }));
+    bob.put(&format!("/channels/{}/read", room.channel), json!({ "seq": 2 })).await.is(204);
+    assert_eq!((&unread().await["read_seq"], &unread().await["unread"]), (&json!(3), &json!(2)));
+    // Beyond the head there is nothing to have read.
+    bob.put(&format!("/channels/{}/read", room.channel), json!({ "seq": 99 })).await.is(204);
+    assert_eq!(ws.event(bob.id).await["event"]["seq"], 5);
+    assert_eq!(unread().await["unread"], 0);
+    assert!(ann_ws.settle().await.iter().all(|frame| frame["event"]["kind"] != "read_marker"), "nobody else sees it");
+}
+
+#[tokio::test]
+async fn a_cursor_that_is_older_than_what_is_kept_is_told_to_start_again() {
+    let live = Live::start().await;
+    let room: Room<2> = live.room().await;
+    let bob = &room.people[1];
+    live.sql.execute("DELETE FROM stream_events WHERE stream_id = $1 AND seq <= 2", &[&room.community]).await.unwrap();
+    let request = |cursor: u64| json!({ "cursors": { room.community.to_string(): cursor } }).to_string();
+    for (cursor, reset) in [(0, true), (1, true), (2, false)] {
+        let client = reqwest_client();
+        let answer = client
+            .post(format!("http://{}/api/v1/sync", live.address))
+            .bearer_auth(&bob.token)
+            .header("content-type", "application/json")
+            .body(request(cursor))
+            .send()
+            .await
+            .unwrap();
+        let answer: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+        assert_eq!(!answer["reset"].as_array().unwrap().is_empty(), reset, "{cursor}: {answer}");
+        assert_eq!(answer["events"].as_array().unwrap().is_empty(), reset);
+    }
+}
+
+fn reqwest_client() -> reqwest::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
+#[tokio::test]
+async fn typing_and_presence_reach_neighbours_and_nobody_else() {
+    let live = Live::start().await;
+    let room: Room<2> = live.room().await;
+    let [ann, bob] = &room.people;
+    let [stranger] = live.people().await;
+    let mut stranger_ws = live.connect(&stranger).await;
+    let mut ann_ws = live.connect(ann).await;
+    let mut bob_ws = live.connect(bob).await;
+    let online = |who: &Person| json!({ "type": "presence", "user_id": who.id, "status": "online" });
+    assert_eq!(ann_ws.until(|frame| frame["type"] == "presence").await, online(bob));
+    assert_eq!(bob_ws.until(|frame| frame["type"] == "presence").await, online(ann));
+    bob_ws.send(json!({ "type": "typing", "channel_id": room.channel })).await;
+    let typing = ann_ws.until(|frame| frame["type"] == "typing").await;
+    assert_eq!(typing, json!({ "type": "typing", "channel_id": room.channel, "user_id": bob.id }));
+    stranger_ws.send(json!({ "type": "typing", "channel_id": room.channel })).await;
+    stranger_ws.settle().await;
+    bob_ws.send(json!({ "type": "presence", "status": "invisible" })).await;
+    assert_eq!(ann_ws.until(|frame| frame["type"] == "presence").await["status"], "offline");
+    bob_ws.send(json!({ "type": "presence", "status": "dnd" })).await;
+    assert_eq!(ann_ws.until(|frame| frame["type"] == "presence").await["status"], "dnd");
+    drop(bob_ws);
+    assert_eq!(ann_ws.until(|frame| frame["type"] == "presence").await["status"], "offline");
+    let heard = stranger_ws.settle().await;
+    assert!(heard.iter().all(|frame| frame["type"] != "presence" && frame["type"] != "typing"), "{heard:?}");
+    let heard = ann_ws.settle().await;
+    assert!(heard.iter().all(|frame| frame["type"] != "typing"), "a stranger types unheard: {heard:?}");
+}
+
+#[tokio::test]
+async fn a_message_of_a_row_written_by_a_change_of_the_channel_is_heard_too() {
+    let live = Live::start().await;
+    let room: Room<2> = live.room().await;
+    let [ann, bob] = &room.people;
+    let mut ws = live.connect(bob).await;
+    ann.patch(&format!("/channels/{}", room.channel), json!({ "topic": "all about it" })).await.is(200);
+    let event = ws.until(|frame| frame["type"] == "event").await;
+    assert!(event["stream"] == json!(room.channel) || event["stream"] == json!(room.community), "{event}");
+    let request = message(room.channel, ann, 2);
+    post(ann, &request).await;
+    assert_eq!(ws.until(|frame| frame["event"]["kind"] == "message").await["event"]["id"], request["id"]);
+}
