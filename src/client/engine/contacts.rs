@@ -43,6 +43,8 @@ pub(super) struct Lists {
     /// Old identities whose lists a membership log needs.
     old: BTreeSet<(UserId, [u8; 32])>,
     old_asked: bool,
+    /// Users of whom another identity was named: all their lists are wanted, not the newer ones.
+    anew: BTreeSet<UserId>,
 }
 
 pub(super) fn open(store: &dyn Store) -> Result<(BTreeMap<UserId, Contact>, Lists), StoreError> {
@@ -140,8 +142,11 @@ impl Engine {
         let users: Vec<UserId> =
             self.lists.wanted.iter().filter(|user| !self.lists.asked.contains(user)).take(USERS_AT_ONCE).copied().collect();
         if !users.is_empty() {
-            let after =
-                users.iter().map(|user| (*user, self.contacts.get(user).map_or(0, |contact| contact.list().seq()))).collect();
+            let seq = |user: &UserId| {
+                let known = self.contacts.get(user).filter(|_| !self.lists.anew.contains(user));
+                known.map_or(0, |contact| contact.list().seq())
+            };
+            let after = users.iter().map(|user| (*user, seq(user))).collect();
             for user in &users {
                 self.lists.wanted.remove(user);
                 self.lists.asked.insert(*user);
@@ -243,8 +248,16 @@ impl Engine {
         self.keep_lists(cx, user_id, devices);
         let certs: Vec<&[u8]> = devices.certificates.iter().map(|cert| cert.0.as_slice()).collect();
         let Some(newest) = devices.lists.last() else {
+            let pinned = self.contacts.get(&user_id).map(|contact| contact.identity().as_bytes().as_slice());
+            let other =
+                devices.identity_key.as_ref().is_some_and(|named| pinned.is_some_and(|pinned| pinned != named.as_slice()));
+            if other && self.lists.anew.insert(user_id) {
+                self.want_list(user_id);
+                return Ok(());
+            }
             return self.settle_list(cx, user_id, devices.identity_key.is_none());
         };
+        self.lists.anew.remove(&user_id);
         if !self.contacts.contains_key(&user_id) {
             match Contact::first(*user_id.as_bytes(), &newest.0, &certs) {
                 Ok(contact) => self.pin_first(cx, contact)?,

@@ -328,7 +328,7 @@ impl Engine {
     }
 }
 
-fn wire_signed(key: &SignedPrekey) -> wire::SignedPrekey {
+pub(super) fn wire_signed(key: &SignedPrekey) -> wire::SignedPrekey {
     wire::SignedPrekey {
         id: key.id,
         public_key: key.public.as_bytes().to_vec().into(),
@@ -337,7 +337,7 @@ fn wire_signed(key: &SignedPrekey) -> wire::SignedPrekey {
     }
 }
 
-fn wire_kem(key: &KemPrekey) -> wire::KemPrekey {
+pub(super) fn wire_kem(key: &KemPrekey) -> wire::KemPrekey {
     wire::KemPrekey {
         kind: key.kind as u8,
         id: key.id,

@@ -159,13 +159,16 @@ impl Engine {
         if !self.is_online() || self.timers.paused(cx.now) {
             return;
         }
+        let live = self.is_live();
         let mut asks = Vec::new();
         for (log_id, feed) in &mut self.feeds {
             let epoch = self.logs.get(log_id).map(|state| state.log.epoch());
             let broken = self.logs.get(log_id).is_some_and(|state| matches!(state.status, LogStatus::Broken(_)));
             let next = epoch.map_or(0, |epoch| epoch + 1);
             let behind = epoch.is_some_and(|epoch| feed.head > epoch) && !broken;
-            if feed.asked || feed.pending.contains_key(&next) || !(feed.wanted || behind) {
+            // While catching up the streams bring ops in order with the rows; only a log that never began is fetched then.
+            let now = live || epoch.is_none();
+            if !now || feed.asked || feed.pending.contains_key(&next) || !(feed.wanted || behind) {
                 continue;
             }
             feed.asked = true;
@@ -271,6 +274,7 @@ impl Engine {
                         .hint("Nothing is sent there until an admin resolves it. The evidence is kept."),
                 );
             }
+            self.places.dirty = true;
             cx.db.put(Table::Evidence, key(&[log_id.as_bytes(), &parsed.seq.to_be_bytes(), &parsed.head]), op);
             self.save_log(cx, log_id);
         }

@@ -100,6 +100,8 @@ pub(super) enum Sealed {
     Now(Box<Send>),
     /// Something has to come first; it was asked for.
     Waiting,
+    /// Nobody could read it now: again after so many milliseconds.
+    Later(u64),
     /// It cannot be sent as it is.
     Refused(String),
 }
@@ -314,6 +316,12 @@ impl Engine {
                         send
                     }
                     Sealed::Waiting => return Ok(false),
+                    Sealed::Later(wait) => {
+                        let at = cx.now.as_unix_ms();
+                        self.hold_back(order, at, wait);
+                        self.timers.outbox = Some(self.timers.outbox.map_or(at + wait, |old| old.min(at + wait)));
+                        return Ok(false);
+                    }
                     Sealed::Refused(why) => {
                         self.fail(cx, order, entry, why)?;
                         return Ok(false);
@@ -436,8 +444,11 @@ impl Engine {
                 self.put_line(cx, line)
             }
             Some(_) => Ok(()),
-            // Written by this device before its store began.
-            None => self.put_placeholder(cx, row, super::lines::LineBody::BeforeDevice, None),
+            // This device keeps what it writes: it did not write this.
+            None => {
+                let body = super::lines::LineBody::Waiting(crate::client::model::Reason::Refused);
+                self.put_placeholder(cx, row, body, Some(crate::client::model::Mark::Forged))
+            }
         }
     }
 

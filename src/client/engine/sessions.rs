@@ -233,6 +233,17 @@ impl Engine {
             cx.db.delete(Table::PeerDevices, at);
         }
         self.sessions.wanted.remove(&user_id);
+        // Devices of the new identity have the old numbers: they were recipients of nothing.
+        for (at, sent) in cx.db.load_all::<SentKey>(Table::SentKeys, b"d", usize::MAX)? {
+            if sent.to.user_id == user_id {
+                cx.db.delete(Table::SentKeys, at);
+            }
+        }
+        for (at, _) in cx.db.scan(Table::ChainGiven, &[], usize::MAX)? {
+            if at.get(20..36) == Some(user_id.as_bytes().as_slice()) {
+                cx.db.delete(Table::ChainGiven, at);
+            }
+        }
         Ok(())
     }
 
@@ -452,6 +463,10 @@ impl Engine {
         let reach = self.reach(cx, &targets)?;
         if reach.waiting {
             return Ok(Sealed::Waiting);
+        }
+        if peer != me && !reach.ready.iter().any(|addr| addr.user_id == peer) {
+            // A message that none of their devices could read is not sent: it waits until one comes back.
+            return Ok(Sealed::Later(TRY_AGAIN_MS));
         }
         let Ok(base) = Content::from_bytes(&row.content) else { return Ok(Sealed::Refused("It cannot be encoded.".into())) };
         let mut copies = Vec::new();

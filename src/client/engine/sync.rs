@@ -384,7 +384,9 @@ impl Engine {
             return Ok(());
         }
         let mut moved = false;
-        for event in answer.events {
+        let mut events = answer.events;
+        order_by_log(&mut events);
+        for event in events {
             moved |= self.apply_event(cx, event)?;
         }
         let remaining = self.behind();
@@ -833,6 +835,32 @@ impl Engine {
     pub(super) fn name_of(&self, user_id: UserId) -> crate::client::model::Untrusted {
         self.places.name(None, user_id)
     }
+}
+
+/// Rows and ops in the server's order (`protocol.md` 9.1): a row with `log_seq` m comes after op m and before op m + 1. Within
+/// one stream these numbers never fall, so each stream keeps its order.
+fn order_by_log(events: &mut [StreamEvent]) {
+    let mut reached: BTreeMap<StreamId, u64> = BTreeMap::new();
+    let mut places: Vec<(StreamId, u64, (u64, bool))> = Vec::with_capacity(events.len());
+    for event in events.iter() {
+        let at = reached.entry(event.stream).or_default();
+        let is_row = match &event.event {
+            StreamItem::Row(row) => {
+                *at = (*at).max(row.log_seq.unwrap_or(0));
+                true
+            }
+            StreamItem::Event(known) => {
+                if let Event::LogOp { log_seq, .. } = &**known {
+                    *at = (*at).max(*log_seq);
+                }
+                false
+            }
+        };
+        places.push((event.stream, event.seq, (*at, is_row)));
+    }
+    let places: BTreeMap<(StreamId, u64), (u64, bool)> =
+        places.into_iter().map(|(stream, seq, at)| ((stream, seq), at)).collect();
+    events.sort_by_key(|event| places.get(&(event.stream, event.seq)).copied());
 }
 
 fn paged(path: &str, cursor: Option<&str>) -> String {

@@ -1,0 +1,266 @@
+//! Channels: sender keys, joining, kicking with rotation, private places, ops that race.
+
+use super::*;
+use crate::client::store::Table;
+use crate::protocol::communities::Role;
+
+#[test]
+fn three_members_read_each_other_and_the_server_nothing() {
+    let (mut world, _, channel) = World::shared(&["ana", "bo", "carol"]);
+    for (who, text) in [(0, "canary is red"), (1, "rolling back"), (2, "who has the pager?")] {
+        world.say(who, channel, text);
+        world.settle();
+    }
+    assert_eq!(world.agreed(channel, &[0, 1, 2]), ["canary is red", "rolling back", "who has the pager?"]);
+    world.server_never_saw("canary");
+    assert_eq!(world.node(2, channel).member_count, 3);
+    assert_eq!(world.node(2, channel).unread, 2);
+    for who in 0..3 {
+        assert!(world.notices(who).is_empty(), "{:?}", world.notices(who));
+    }
+}
+
+#[test]
+fn a_removed_member_cannot_read_what_follows_and_the_others_rotate() {
+    let (mut world, community_id, channel) = World::shared(&["ana", "bo", "carol"]);
+    world.say(0, channel, "carol reads this");
+    world.say(1, channel, "and this");
+    world.settle();
+    let chain = |world: &World| world.clients[0].engine.own_chains[&channel].chain.chain_id();
+    let before = chain(&world);
+    let carol = world.id(2);
+    assert_eq!(world.ask(0, Command::Kick { community_id, user_id: carol, ban: false, reason: None }), Ok(Answer::Ok));
+    world.settle();
+    world.say(0, channel, "without carol");
+    world.say(1, channel, "really");
+    world.settle();
+    assert_ne!(chain(&world), before, "the sender key was rotated");
+    let texts = world.agreed(channel, &[0, 1]);
+    assert!(texts.contains(&"without carol".to_owned()) && texts.contains(&"really".to_owned()));
+    assert!(world.notices(2).iter().any(|text| text.contains("removed")));
+    assert!(world.tree(2).communities.is_empty());
+    // Carol's device was sent no key of the new chains, even with the help of the server.
+    let given = world.clients[0].store.scan(Table::ChainGiven, channel.as_bytes(), None, 100).unwrap();
+    let new_chain = chain(&world).to_be_bytes();
+    assert!(given.iter().all(|(at, _)| at[16..20] != new_chain || at[20..36] != *carol.as_bytes()));
+    let last = world.server.channels[&channel].rows.last().unwrap().clone();
+    let addr = world.clients[2].addr.unwrap();
+    let mut row = world.server.row_for(&last, addr);
+    row.seq = 1;
+    let seen = world.clients[2].lines.get(&channel).cloned().unwrap_or_default();
+    assert!(seen.values().all(|item| text_of(item).as_deref() != Some("really")));
+}
+
+#[test]
+fn who_joins_later_reads_from_then_on() {
+    let mut world = World::of(&["ana", "bo", "carol"]);
+    let (community_id, _, channel) = world.community(0);
+    let link = world.invite(0, community_id);
+    world.join(1, &link).unwrap();
+    world.say(0, channel, "before carol");
+    world.settle();
+    world.join(2, &link).unwrap();
+    world.say(0, channel, "after carol");
+    world.say(1, channel, "hello carol");
+    world.settle();
+    assert_eq!(world.texts(1, channel).len(), 3);
+    let texts = world.texts(2, channel);
+    assert_eq!(texts.len(), 2, "{texts:?}");
+    world.ask(2, Command::FetchOlder { place: Place { channel_id: channel, thread: None }, limit: 50 }).unwrap();
+    assert_eq!(world.texts(2, channel)[0], "<before join>");
+    assert!(
+        world
+            .page(0, channel)
+            .items
+            .iter()
+            .any(|item| matches!(&item.body, Body::System(SystemLine::Joined { who }) if who.raw() == "carol"))
+    );
+}
+
+#[test]
+fn a_member_who_was_away_reads_everything_after_coming_back() {
+    let (mut world, community_id, channel) = World::shared(&["ana", "bo", "carol"]);
+    world.disconnect(2);
+    for n in 0..5 {
+        world.say(n % 2, channel, &format!("while away {n}"));
+        world.settle();
+    }
+    let bo = world.id(1);
+    world.ask(0, Command::Kick { community_id, user_id: bo, ban: true, reason: None }).unwrap();
+    world.settle();
+    world.say(0, channel, "after bo");
+    world.settle();
+    world.restart(2);
+    world.settle();
+    let texts = world.texts(2, channel);
+    assert_eq!(texts, ["while away 0", "while away 1", "while away 2", "while away 3", "while away 4", "after bo"]);
+    let marked = world.page(2, channel).items.iter().filter(|item| item.marks.contains(&Mark::BeforeRemoval)).count();
+    assert_eq!(marked, 0, "the server's order has them before the removal, and nothing is late when it is applied in order");
+    // A banned member does not come back.
+    let link = world.invite(0, community_id);
+    assert!(world.join(1, &link).is_err());
+}
+
+#[test]
+fn a_second_device_reads_and_writes_in_channels() {
+    let (mut world, _, channel) = World::shared(&["ana", "bo"]);
+    world.say(1, channel, "before the phone");
+    world.settle();
+    let phone = world.second_device(0);
+    world.say(1, channel, "to the phone too");
+    world.settle();
+    world.say(phone, channel, "from the phone");
+    world.settle();
+    world.say(0, channel, "from the laptop");
+    world.settle();
+    assert_eq!(world.agreed(channel, &[0, 1]), ["before the phone", "to the phone too", "from the phone", "from the laptop"]);
+    assert_eq!(world.texts(phone, channel).last().unwrap(), "from the laptop");
+    assert!(world.texts(phone, channel).contains(&"to the phone too".to_owned()), "{:?}", world.texts(phone, channel));
+}
+
+#[test]
+fn private_channels_and_private_groups_have_members_of_their_own() {
+    let (mut world, community_id, public) = World::shared(&["ana", "bo"]);
+    let command = Command::CreateGroup { community_id, name: "staff".into(), visibility: Visibility::Private };
+    let Ok(Answer::Group(group)) = world.ask(0, command) else { panic!() };
+    let in_group = world.channel(0, group, Visibility::Public);
+    let private = world.channel(0, group, Visibility::Private);
+    for channel in [in_group, private] {
+        world.say(0, channel, "only me");
+        world.settle();
+        assert_eq!(world.texts(0, channel), ["only me"]);
+        assert!(world.node(0, channel).private);
+        assert_eq!(world.node(0, channel).member_count, 1);
+    }
+    assert!(!world.node(0, public).private);
+    assert!(world.tree(1).communities[0].groups.iter().all(|group| group.channels.iter().all(|node| node.id == public)));
+}
+
+#[test]
+fn changes_that_race_are_signed_again() {
+    let (mut world, community_id, _) = World::shared(&["ana", "bo", "carol"]);
+    let (bo, carol) = (world.id(1), world.id(2));
+    world.ask(0, Command::SetRole { community_id, user_id: bo, role: Role::Admin }).unwrap();
+    world.settle();
+    // Both sign for the same place; the second one learns of the first by the refusal only.
+    world.filter = Some(Box::new(|_, frame| !matches!(frame, ServerFrame::Event(_))));
+    let first = world.command(0, Command::SetRole { community_id, user_id: carol, role: Role::Moderator });
+    let second = world.command(1, Command::CreateInvite { community_id, max_uses: Some(1), expires_in_s: None });
+    world.settle();
+    assert_eq!(world.reply(0, first), Some(Ok(Answer::Ok)));
+    assert!(matches!(world.reply(1, second), Some(Ok(Answer::Invite(_)))), "{:?}", world.reply(1, second));
+    world.filter = None;
+    for who in 0..3 {
+        world.disconnect(who);
+        world.connect(who);
+    }
+    world.settle();
+    let heads: Vec<_> = (0..3).map(|who| world.clients[who].engine.logs[&LogId::from(community_id)].log.newest_head()).collect();
+    assert!(heads.iter().all(|head| *head == heads[0]));
+}
+
+#[test]
+fn moderators_delete_and_members_do_not() {
+    let (mut world, community_id, channel) = World::shared(&["ana", "bo", "carol"]);
+    let rude = world.say(2, channel, "rude words");
+    world.settle();
+    assert!(world.ask(1, Command::Delete { channel_id: channel, target: rude }).is_err());
+    let bo = world.id(1);
+    world.ask(0, Command::SetRole { community_id, user_id: bo, role: Role::Moderator }).unwrap();
+    world.settle();
+    world.ask(1, Command::Delete { channel_id: channel, target: rude }).unwrap();
+    world.settle();
+    assert_eq!(world.agreed(channel, &[0, 1, 2]), ["<deleted by a moderator>"]);
+}
+
+#[test]
+fn threads_replies_and_mentions_in_a_channel() {
+    let (mut world, _, channel) = World::shared(&["ana", "bo", "carol"]);
+    let root = world.say(0, channel, "who has the pager?");
+    world.settle();
+    world.say_in(1, Place { channel_id: channel, thread: Some(root) }, "me", None);
+    world.settle();
+    let carol = world.id(2);
+    let place = Place { channel_id: channel, thread: None };
+    world.ask(0, Command::SendText { place, text: "@carol please".into(), reply_to: Some(root), mentions: vec![carol] }).unwrap();
+    world.settle();
+    assert_eq!(world.node(2, channel).mentions, 1);
+    assert_eq!(world.node(1, channel).mentions, 0);
+    assert_eq!(world.node(2, channel).unread, 2, "a thread of others does not count");
+    assert_eq!(world.node(0, channel).unread, 1, "a reply in the own thread does");
+    assert!(world.clients[2].events.iter().any(|event| matches!(event, ClientEvent::Attention { mention: true, .. })));
+    assert_eq!(world.item(2, channel, root).thread.unwrap().replies, 1);
+}
+
+#[test]
+fn a_lost_sender_key_is_asked_for() {
+    let (mut world, _, channel) = World::shared(&["ana", "bo"]);
+    world.say(0, channel, "one");
+    world.settle();
+    let mut changes = crate::client::store::Changes::default();
+    for (at, _) in world.clients[1].store.scan(Table::PeerChains, &[], None, 100).unwrap() {
+        changes.delete(Table::PeerChains, at);
+    }
+    world.clients[1].store.save(changes).unwrap();
+    world.restart(1);
+    world.say(0, channel, "two");
+    world.advance(60_000);
+    assert_eq!(world.agreed(channel, &[0, 1]), ["one", "two"]);
+    world.say(0, channel, "three");
+    world.settle();
+    assert_eq!(world.agreed(channel, &[0, 1]), ["one", "two", "three"]);
+}
+
+#[test]
+fn chains_rotate_after_five_hundred_messages() {
+    let (mut world, _, channel) = World::shared(&["ana", "bo"]);
+    for n in 0..503 {
+        let place = Place { channel_id: channel, thread: None };
+        world.command(0, Command::SendText { place, text: format!("{n}").into(), reply_to: None, mentions: Vec::new() });
+        world.run();
+    }
+    world.settle();
+    let place = Place { channel_id: channel, thread: None };
+    let Ok(Answer::Page(page)) = world.ask(1, Command::LoadTimeline { place, anchor: Anchor::Newest, limit: 1000 }) else {
+        panic!()
+    };
+    let texts: Vec<String> = page.items.iter().filter_map(|item| text_of(item)).collect();
+    assert_eq!(texts, (0..503).map(|n| n.to_string()).collect::<Vec<_>>());
+    assert_eq!(world.clients[0].engine.own_chains[&channel].chain.iteration(), 3);
+}
+
+#[test]
+fn an_invite_that_does_not_fit_is_refused_with_the_reason() {
+    let mut world = World::of(&["ana", "bo"]);
+    let (community_id, _, _) = world.community(0);
+    let link = world.invite(0, community_id);
+    for bad in [
+        "https://chat.test/i/code0".to_owned(),
+        "chat://chat.test/i/".to_owned(),
+        link.replace("chat.test", "elsewhere.test"),
+        link[..link.len() - 3].to_owned(),
+        link.replace("TCI1-", "TCI1-AAAA"),
+    ] {
+        let refused = world.join(1, &bad).unwrap_err();
+        assert_eq!(refused.kind, ProblemKind::Usage, "{bad}");
+        assert!(!refused.hint.is_empty());
+    }
+    let without_secret = link.split('#').next().unwrap().to_owned();
+    assert!(world.join(1, &without_secret).is_err(), "a closed community needs the secret half");
+    assert!(world.join(1, &link).is_ok());
+    assert!(world.join(1, &link).is_ok(), "joining twice is harmless");
+}
+
+#[test]
+fn who_leaves_is_out_and_the_others_go_on() {
+    let (mut world, community_id, channel) = World::shared(&["ana", "bo"]);
+    world.say(1, channel, "bye");
+    world.settle();
+    assert!(world.ask(0, Command::Leave { community_id }).is_err(), "an owner does not leave");
+    assert_eq!(world.ask(1, Command::Leave { community_id }), Ok(Answer::Ok));
+    world.settle();
+    assert!(world.tree(1).communities.is_empty());
+    world.say(0, channel, "alone");
+    world.settle();
+    assert_eq!(world.texts(0, channel), ["bye", "alone"]);
+}
