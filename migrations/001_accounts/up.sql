@@ -20,6 +20,8 @@ CREATE TABLE stream_events (
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (stream_id, seq)
 );
+-- For the job that removes old events.
+CREATE INDEX stream_events_created_at ON stream_events (created_at);
 
 CREATE TABLE users (
     id uuid PRIMARY KEY,
@@ -68,6 +70,7 @@ CREATE TABLE sessions (
     revoked_at timestamptz
 );
 CREATE INDEX sessions_user_id ON sessions (user_id);
+CREATE INDEX sessions_last_used_at ON sessions (last_used_at);
 
 CREATE TABLE refresh_tokens (
     -- SHA-256 of the token.

@@ -98,6 +98,7 @@ CREATE TABLE inbox (
     FOREIGN KEY (user_id, device_id) REFERENCES devices (user_id, device_id) ON DELETE CASCADE
 );
 ALTER TABLE inbox ALTER COLUMN ciphertext SET STORAGE EXTERNAL;
+CREATE INDEX inbox_created_at ON inbox (created_at);
 
 -- Idempotency of send_devices, kept seven days.
 CREATE TABLE device_batches (

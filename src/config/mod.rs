@@ -91,6 +91,8 @@ pub struct LimitsConfig {
     /// Frames of one WebSocket in a second, and how many may come at once.
     pub frames_per_s: u32,
     pub frames_burst: u32,
+    /// Connections of all clients.
+    pub connections: u32,
     /// WebSockets of one user.
     pub connections_per_user: u32,
     /// WebSockets of one address.
@@ -208,11 +210,12 @@ impl Default for LimitsConfig {
         Self {
             requests_per_s: 50,
             requests_burst: 200,
-            auth_per_minute: 30,
+            auth_per_minute: 60,
             sends_per_s: 10,
             sends_burst: 20,
             frames_per_s: 20,
             frames_burst: 40,
+            connections: 10_000,
             connections_per_user: limits::CONNECTIONS_PER_USER as u32,
             connections_per_address: 64,
             file: limits::FILE_MAX,
@@ -278,6 +281,7 @@ impl Config {
             ("server.limits.sends_burst", u64::from(server.limits.sends_burst), 1, 1_000_000),
             ("server.limits.frames_per_s", u64::from(server.limits.frames_per_s), 1, 1_000_000),
             ("server.limits.frames_burst", u64::from(server.limits.frames_burst), 1, 1_000_000),
+            ("server.limits.connections", u64::from(server.limits.connections), 1, 1_000_000),
             ("server.limits.connections_per_user", u64::from(server.limits.connections_per_user), 1, 100_000),
             ("server.limits.connections_per_address", u64::from(server.limits.connections_per_address), 1, 1_000_000),
         ] {

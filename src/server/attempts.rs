@@ -120,7 +120,7 @@ mod tests {
     fn the_wait_grows_after_ten_failures_per_account_and_per_network() {
         let (attempts, mut now) = (Attempts::default(), Instant::now());
         for i in 0..10 {
-            let _ = attempts.begin_at(now, "alice", network(i), false).map(drop).unwrap();
+            attempts.begin_at(now, "alice", network(i), false).map(drop).unwrap();
         }
         // From an eleventh address: one try a second, then one in two, four …
         let mut waits = Vec::new();

@@ -4,7 +4,8 @@
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
@@ -26,6 +27,9 @@ const BUNDLES_PER_HOUR: u32 = 10;
 pub struct Rate<K: Hash + Eq + Clone> {
     limiter: DefaultKeyedRateLimiter<K>,
     clock: DefaultClock,
+    started: Instant,
+    /// Seconds after `started`.
+    swept: AtomicU64,
 }
 
 impl<K: Hash + Eq + Clone> Rate<K> {
@@ -39,7 +43,8 @@ impl<K: Hash + Eq + Clone> Rate<K> {
         };
         let quota = Quota::with_period(period / count.get()).map(|quota| quota.allow_burst(burst));
         let Some(quota) = quota else { anyhow::bail!("a rate limit is too high") };
-        Ok(Self { limiter: RateLimiter::keyed(quota), clock: DefaultClock::default() })
+        let (started, swept) = (Instant::now(), AtomicU64::new(u64::MAX));
+        Ok(Self { limiter: RateLimiter::keyed(quota), clock: DefaultClock::default(), started, swept })
     }
 
     /// Counts one.
@@ -65,11 +70,15 @@ impl<K: Hash + Eq + Clone> Rate<K> {
         }
     }
 
+    /// At most once a second, so that a flood of keys cannot make every request pay for it.
     fn sweep(&self) -> Result<(), Duration> {
         if self.limiter.len() < KEYS_MAX {
             return Ok(());
         }
-        self.limiter.retain_recent();
+        let now = self.started.elapsed().as_secs();
+        if self.swept.swap(now, Ordering::Relaxed) != now {
+            self.limiter.retain_recent();
+        }
         if self.limiter.len() < KEYS_MAX { Ok(()) } else { Err(Duration::from_secs(1)) }
     }
 }

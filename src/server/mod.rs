@@ -11,7 +11,9 @@ pub mod device_lists;
 pub mod error;
 pub mod events;
 pub mod extract;
+pub mod jobs;
 pub mod limits;
+pub mod listen;
 pub mod membership;
 pub mod openapi;
 pub mod password;
@@ -25,16 +27,17 @@ pub mod token;
 pub mod username;
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::config::Config;
+
+/// For the head of a request; slower clients hold a place that others need.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Serves until `shutdown` is ready, then drains: not ready → no new connections → commits finish → end, at most
 /// `drain_timeout_s` later. Tests bind port 0 and know the address. `database_url` is the configured one, or of the cluster
@@ -55,38 +58,30 @@ pub async fn serve(
     let realtime = realtime::Realtime::start(&app.database, Box::new(realtime::bus::local::Local));
     app.set_realtime(Arc::clone(&realtime));
     let router = router::router(Arc::clone(&app));
+    let jobs = tokio::spawn(jobs::run(Arc::clone(&app)));
 
-    let address = listener.local_addr()?;
-    tracing::info!(%address, "listening");
-    let (drained, drain) = oneshot::channel();
-    let draining = Arc::clone(&app);
-    let signal = async move {
+    tracing::info!(address = %listener.local_addr()?, "listening");
+    let bounds = listen::Bounds { head_timeout: HEAD_TIMEOUT, connections: app.config.limits.connections as usize };
+    let (began, begin) = oneshot::channel();
+    let draining = async {
         shutdown.await;
         tracing::info!("draining");
-        draining.drain();
-        let _ = drained.send(());
+        app.drain();
+        let _ = began.send(());
     };
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    // Answers and events are small: none waits for another one to fill a packet.
-    let listener = listener.tap_io(|stream| {
-        if let Err(cause) = stream.set_nodelay(true) {
-            tracing::debug!(%cause, "no TCP_NODELAY");
-        }
-    });
-    let serving = axum::serve(listener, service).with_graceful_shutdown(signal).into_future();
     let serving = async {
-        serving.await.context("the listener failed")?;
+        listen::serve(listener, router, bounds, draining).await;
         // WebSockets have left the listener's care when they were upgraded.
         realtime.finish().await;
-        anyhow::Ok(())
     };
     let deadline = async {
-        let _ = drain.await;
+        let _ = begin.await;
         tokio::time::sleep(Duration::from_secs(app.config.drain_timeout_s)).await;
     };
     tokio::select! {
-        done = serving => done?,
+        () = serving => {}
         () = deadline => tracing::warn!("connections were still open at the end of the drain"),
     }
+    jobs.abort();
     Ok(())
 }

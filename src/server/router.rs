@@ -1,18 +1,18 @@
 //! Every feature in reading order, and the layers around all of them.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
+use tracing::Instrument as _;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -56,9 +56,7 @@ fn features() -> (Router<AppState>, OpenApi) {
 pub fn router(app: AppState) -> Router {
     let (features, openapi) = features();
     let layers = ServiceBuilder::new()
-        .layer(SetRequestIdLayer::new(REQUEST_ID, NewRequestId))
-        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
-        .layer(from_fn_with_state(Arc::clone(&app), access_log))
+        .layer(from_fn(access_log))
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
             ApiError::internal("a handler panicked").into_response()
         }))
@@ -77,16 +75,6 @@ pub fn router(app: AppState) -> Router {
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Ids of our own: one from outside could carry anything into the log.
-#[derive(Clone, Copy)]
-struct NewRequestId;
-
-impl MakeRequestId for NewRequestId {
-    fn make_request_id<B>(&mut self, _: &axum::http::Request<B>) -> Option<RequestId> {
-        HeaderValue::from_str(&uuid::Uuid::now_v7().to_string()).ok().map(RequestId::new)
-    }
-}
-
 fn method_not_allowed() -> Response {
     let mut response = ApiError::new(ErrorCode::InvalidRequest, "this path does not take this method").into_response();
     *response.status_mut() = axum::http::StatusCode::METHOD_NOT_ALLOWED;
@@ -102,21 +90,24 @@ async fn address_limit(State(app): State<AppState>, request: Request, next: Next
     }
 }
 
-/// One line for each request: the matched path, never the real one with its ids and codes, and no query.
-async fn access_log(State(_): State<AppState>, mut request: Request, next: Next) -> Response {
-    // An id from outside is not taken over.
-    let started = std::time::Instant::now();
+/// One line for each request: the matched path, never the real one with its ids and codes, and no query. The request's id is
+/// ours (one from outside could carry anything into the log), on every line that the request causes, and in its answer.
+async fn access_log(request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = uuid::Uuid::now_v7();
     let method = request.method().clone();
-    let path = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
-    let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).unwrap_or("-").to_owned();
-    request.headers_mut().remove(&REQUEST_ID);
-    let response = next.run(request).await;
+    let route = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
+    let span = tracing::info_span!("request", request.id = %id);
+    let mut response = next.run(request).instrument(span).await;
+    if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
     let status = response.status().as_u16();
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     if status >= 500 {
-        tracing::warn!(request.id = %id, http.method = %method, http.route = %path, http.status = status, ms, "request");
+        tracing::warn!(request.id = %id, http.method = %method, http.route = %route, http.status = status, ms, "request");
     } else {
-        tracing::info!(request.id = %id, http.method = %method, http.route = %path, http.status = status, ms, "request");
+        tracing::info!(request.id = %id, http.method = %method, http.route = %route, http.status = status, ms, "request");
     }
     response
 }

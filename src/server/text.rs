@@ -78,9 +78,9 @@ mod tests {
 
     #[test]
     fn a_name_says_something_within_its_limit() {
-        assert_eq!(line("name", "Küche 🥘 会議", 9), Ok("Küche 🥘 会議"));
+        assert_eq!(line("name", "Küche 🥘 会議", 10), Ok("Küche 🥘 会議"));
         for bad in ["", "  ", "\u{200B}\u{FEFF}", "Küche 🥘 会議室s"] {
-            let error = line("name", bad, 9).unwrap_err();
+            let error = line("name", bad, 10).unwrap_err();
             assert_eq!((error.code, error.details.unwrap().get("name").is_some()), (ErrorCode::Validation, true), "{bad:?}");
         }
     }

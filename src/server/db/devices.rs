@@ -227,13 +227,14 @@ pub async fn ids(conn: &mut Conn, user: UserId) -> QueryResult<Vec<DeviceId>> {
 /// # Errors
 /// Of the database.
 pub async fn list(conn: &mut Conn, user: UserId, current: Option<DeviceId>) -> QueryResult<Vec<Device>> {
-    let rows: Vec<(i32, String, DateTime<Utc>, Option<DateTime<Utc>>)> = devices::table
+    type Row = (i32, String, DateTime<Utc>, Option<DateTime<Utc>>);
+    let rows: Vec<Row> = devices::table
         .filter(devices::user_id.eq(user.0))
         .order(devices::device_id)
         .select((devices::device_id, devices::name, devices::created_at, devices::last_seen_at))
         .load(conn)
         .await?;
-    let device = |(id, name, created_at, last_seen_at): (i32, String, DateTime<Utc>, Option<DateTime<Utc>>)| Device {
+    let device = |(id, name, created_at, last_seen_at): Row| Device {
         device_id: id.unsigned_abs(),
         name,
         created_at: created_at.into(),

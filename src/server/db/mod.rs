@@ -10,6 +10,7 @@ pub mod connect;
 pub mod contacts;
 pub mod delivery;
 pub mod devices;
+pub mod expiry;
 pub mod groups;
 pub mod inbox;
 pub mod invites;
@@ -258,12 +259,10 @@ pub async fn migrate(url: &str) -> anyhow::Result<()> {
 type MigrationResult<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 fn refuse_newer_schema(conn: &mut AsyncConnectionWrapper<AsyncPgConnection>) -> MigrationResult<anyhow::Result<()>> {
-    use diesel::migration::{Migration as _, MigrationSource as _};
-    let known: Vec<String> = MIGRATIONS
-        .migrations()?
-        .iter()
-        .map(|m: &Box<dyn diesel::migration::Migration<diesel::pg::Pg>>| m.name().version().to_string())
-        .collect();
+    use diesel::migration::{Migration, MigrationSource as _};
+    use diesel::pg::Pg;
+    let known: Vec<Box<dyn Migration<Pg>>> = MIGRATIONS.migrations()?;
+    let known: Vec<String> = known.iter().map(|migration| migration.name().version().to_string()).collect();
     for applied in conn.applied_migrations()? {
         if !known.contains(&applied.to_string()) {
             return Ok(Err(anyhow::anyhow!(

@@ -183,6 +183,8 @@ pub struct Credentials {
 /// # Errors
 /// Of the database.
 pub async fn credentials(conn: &mut Conn, username: &str, address: &str) -> QueryResult<Option<Credentials>> {
+    // PostgreSQL has no NUL in text, so nobody is called that.
+    let username = if username.contains('\0') { "" } else { username };
     diesel::sql_query(
         "SELECT u.id, u.password_hash, u.recovery_hash, u.suspended_at IS NOT NULL AS suspended,
                 EXISTS (SELECT FROM sessions s WHERE s.user_id = u.id AND s.ip = $2) AS known_address

@@ -1,5 +1,6 @@
 //! The REST interface, feature by feature, against a real server and a real PostgreSQL.
 
+mod auth;
 mod channels;
 mod communities;
 mod devices;
@@ -7,6 +8,8 @@ mod dms;
 mod groups;
 mod health;
 mod invites;
+mod keys;
 mod logs;
 mod members;
+mod users;
 mod visibility;

@@ -1,1 +1,3 @@
 //! Crashes, cuts and full queues.
+
+mod schema;

@@ -25,6 +25,42 @@ impl TestDatabase {
         Self { url, name }
     }
 
+    /// A statement of the test's own, for what no client can cause, such as time passing.
+    pub async fn execute(&self, statement: &str) {
+        self.client().await.batch_execute(statement).await.unwrap();
+    }
+
+    /// The events of a stream, oldest first.
+    pub async fn events_of(&self, stream: uuid::Uuid) -> Vec<serde_json::Value> {
+        let query = format!("SELECT event::text FROM stream_events WHERE stream_id = '{stream}' ORDER BY seq");
+        self.column(&query).await.iter().map(|text| serde_json::from_str(text).unwrap()).collect()
+    }
+
+    /// Everything in some tables, as text.
+    pub async fn text_of(&self, tables: &[&str]) -> String {
+        let mut all = String::new();
+        for table in tables {
+            all += &self.column(&format!("SELECT t::text FROM {table} t")).await.concat();
+        }
+        all
+    }
+
+    /// The one text column of a query.
+    pub async fn column(&self, query: &str) -> Vec<String> {
+        let messages = self.client().await.simple_query(query).await.unwrap();
+        let rows = messages.iter().filter_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default().to_owned()),
+            _ => None,
+        });
+        rows.collect()
+    }
+
+    async fn client(&self) -> tokio_postgres::Client {
+        let (client, connection) = tokio_postgres::connect(&self.url, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
     /// An outage of this database alone: connections break and new ones are refused, until it is called with `false`.
     pub async fn refuse_connections(&self, refuse: bool) {
         let allow = format!("ALTER DATABASE {} ALLOW_CONNECTIONS {}", self.name, !refuse);

@@ -1,0 +1,23 @@
+//! Removes what has outlived its use: the content of expired messages, dead logins, events and inbox frames older than the
+//! contract keeps them.
+
+use crate::server::app::App;
+use crate::server::db::expiry;
+use crate::server::error::ApiResult;
+
+/// One round; more than a batch of a kind waits for the next.
+///
+/// # Errors
+/// 503 when the database does not answer.
+pub async fn run(app: &App) -> ApiResult<()> {
+    let mut conn = app.db().await?;
+    let messages = expiry::erase_messages(&mut conn).await?;
+    let sessions = expiry::delete_sessions(&mut conn).await?;
+    let events = expiry::delete_events(&mut conn).await?;
+    let frames = expiry::delete_inbox(&mut conn).await?;
+    let batches = expiry::delete_batches(&mut conn).await?;
+    if messages + sessions + events + frames + batches > 0 {
+        tracing::info!(messages, sessions, events, frames, batches, "removed what has expired");
+    }
+    Ok(())
+}
