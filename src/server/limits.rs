@@ -92,7 +92,13 @@ pub struct RateLimits {
     bundles: Rate<(UserId, UserId)>,
     sends: Rate<UserId>,
     device_batches: Rate<UserId>,
+    log_ops: Rate<UserId>,
 }
+
+/// Signed ops of one user in a minute, and how many may come at once: every member can make a log longer, and every later op
+/// pays for its length.
+const LOG_OPS_PER_MINUTE: u32 = 120;
+const LOG_OPS_BURST: u32 = 300;
 
 /// `send_devices` of one user in a second (protocol 9.13), and how many may come at once.
 const DEVICE_BATCHES_PER_S: u32 = 20;
@@ -111,6 +117,7 @@ impl RateLimits {
             bundles: Rate::new(BUNDLES_PER_HOUR, Duration::from_secs(3600), BUNDLES_PER_HOUR)?,
             sends: Rate::new(config.sends_per_s, second, config.sends_burst)?,
             device_batches: Rate::new(DEVICE_BATCHES_PER_S, second, DEVICE_BATCHES_BURST)?,
+            log_ops: Rate::new(LOG_OPS_PER_MINUTE, Duration::from_secs(60), LOG_OPS_BURST)?,
         })
     }
 
@@ -128,6 +135,14 @@ impl RateLimits {
     /// 429 `rate_limited`.
     pub fn check_account(&self, user: UserId) -> ApiResult<()> {
         self.by_account.check(&user).map_err(ApiError::rate_limited)
+    }
+
+    /// Signed ops of membership logs.
+    ///
+    /// # Errors
+    /// 429 `rate_limited`.
+    pub fn check_log_op(&self, user: UserId) -> ApiResult<()> {
+        self.log_ops.check(&user).map_err(ApiError::rate_limited)
     }
 
     /// Sends, over both transports.

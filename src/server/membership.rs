@@ -14,6 +14,7 @@ use crate::protocol::messages::StaleLog;
 use crate::protocol::streams::{Event, RemovalReason};
 use crate::protocol::users::InstanceRole;
 
+use super::app::App;
 use super::db::channels::{self, Channel, Reader};
 use super::db::communities::{self, Community};
 use super::db::groups::Group;
@@ -85,9 +86,10 @@ pub enum Outcome {
 
 impl<'a> Signed<'a> {
     /// # Errors
-    /// 403 for a session without a device; 400 `validation` for the layout, or another device than this one.
-    pub fn read(field: &'static str, blob: &'a Blob, auth: &Auth) -> ApiResult<Self> {
+    /// 403 for a session without a device; 429 for too many; 400 `validation` for the layout, or another device than this one.
+    pub fn read(app: &App, field: &'static str, blob: &'a Blob, auth: &Auth) -> ApiResult<Self> {
         let actor = auth.device()?;
+        app.limits.check_log_op(actor.user_id)?;
         let invalid = |message: &str| ApiError::validation(field, message);
         let op = Op::parse(blob.as_slice()).map_err(|_| invalid("is not an op of a membership log"))?;
         if op.actor.user_id != *actor.user_id.as_bytes() || op.actor.device_id != actor.device_id {
@@ -100,9 +102,9 @@ impl<'a> Signed<'a> {
     ///
     /// # Errors
     /// As [`read`](Self::read), and 400 `validation` when it is missing.
-    pub fn read_required(blob: Option<&'a Blob>, auth: &Auth) -> ApiResult<Self> {
+    pub fn read_required(app: &App, blob: Option<&'a Blob>, auth: &Auth) -> ApiResult<Self> {
         match blob {
-            Some(blob) => Self::read("log_op", blob, auth),
+            Some(blob) => Self::read(app, "log_op", blob, auth),
             None => Err(ApiError::validation("log_op", "is required: this changes a signed membership log")),
         }
     }

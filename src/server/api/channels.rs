@@ -67,7 +67,7 @@ async fn create(
         return Err(ApiError::validation("kind", "direct messages are made by POST /dms"));
     }
     let private = new.visibility == Visibility::Private;
-    let signed = Signed::read("log_op", &new.log_op, &auth)?;
+    let signed = Signed::read(&app, "log_op", &new.log_op, &auth)?;
     let signed = if private {
         signed.expect("the create op of the channel's own log", |op| matches!(op, Change::Create { .. }))?
     } else {
@@ -198,7 +198,7 @@ fn changes(body: &UpdateChannel) -> ApiResult<ChannelChanges<'_>> {
 #[utoipa::path(delete, path = "/channels/{id}", params(("id" = String, Path)), request_body = DeleteChannel, responses((status = 204)))]
 async fn delete(State(app): State<AppState>, auth: Auth, Path(id): Path<ChannelId>, body: Bytes) -> ApiResult<StatusCode> {
     let body: DeleteChannel = if body.is_empty() { DeleteChannel::default() } else { parse(&body)? };
-    let signed = body.log_op.as_ref().map(|op| Signed::read("log_op", op, &auth)).transpose()?;
+    let signed = body.log_op.as_ref().map(|op| Signed::read(&app, "log_op", op, &auth)).transpose()?;
     let written = app
         .database
         .transaction(async |conn| {

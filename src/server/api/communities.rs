@@ -11,7 +11,7 @@ use crate::protocol::ids::CommunityId;
 use crate::protocol::limits::{BIO_MAX, COMMUNITY_NAME_MAX, TOPIC_MAX};
 use crate::protocol::streams::{Event, RemovalReason};
 use crate::protocol::users::Page;
-use crate::server::app::AppState;
+use crate::server::app::{App, AppState};
 use crate::server::db::communities::{self, Community, CommunityChanges, NewCommunity};
 use crate::server::db::{Conn, logs};
 use crate::server::error::{ApiError, ApiResult};
@@ -66,7 +66,8 @@ async fn create(
     let id = made_id(new.id.0)?;
     let name = text::line("name", &new.name, COMMUNITY_NAME_MAX)?;
     let description = text::optional_paragraph("description", new.description.as_deref(), TOPIC_MAX)?;
-    let signed = Signed::read("log_op", &new.log_op, &auth)?.expect("a create op", |op| matches!(op, Change::Create { .. }))?;
+    let signed =
+        Signed::read(&app, "log_op", &new.log_op, &auth)?.expect("a create op", |op| matches!(op, Change::Create { .. }))?;
     let place = Place::Community(new.id);
     let (status, community, written) = app
         .database
@@ -119,7 +120,7 @@ async fn update(
     };
     let signed = match (&body.log_op, body.who_can_create_invites) {
         (None, None) => None,
-        (Some(op), Some(role)) => Some(Signed::read("log_op", op, &auth)?.expect(
+        (Some(op), Some(role)) => Some(Signed::read(&app, "log_op", op, &auth)?.expect(
             "the policy op with this who_can_create_invites",
             |op| matches!(op, Change::InviteRole(to) if role_of(*to) == role),
         )?),
@@ -184,7 +185,7 @@ async fn join(
     Path(id): Path<CommunityId>,
     Json(body): Json<SignedOp>,
 ) -> ApiResult<Json<WireCommunity>> {
-    let signed = Signed::read("log_op", &body.log_op, &auth)?
+    let signed = Signed::read(&app, "log_op", &body.log_op, &auth)?
         .expect("a join op without an invite", |op| matches!(op, Change::Join { invite: None, .. }))?;
     let (community, written) = app
         .database
@@ -219,7 +220,7 @@ async fn leave(
     Path(id): Path<CommunityId>,
     Json(body): Json<SignedOp>,
 ) -> ApiResult<StatusCode> {
-    let signed = Signed::read("log_op", &body.log_op, &auth)?.expect("a leave op", |op| matches!(op, Change::Leave))?;
+    let signed = Signed::read(&app, "log_op", &body.log_op, &auth)?.expect("a leave op", |op| matches!(op, Change::Leave))?;
     let written = app
         .database
         .transaction(async |conn| {
@@ -241,7 +242,7 @@ async fn transfer(
     Path(id): Path<CommunityId>,
     Json(body): Json<Transfer>,
 ) -> ApiResult<Json<WireCommunity>> {
-    let signed = transfer_op(&body, &auth)?;
+    let signed = transfer_op(&app, &body, &auth)?;
     let (community, written) = app
         .database
         .transaction(async |conn| {
@@ -259,8 +260,8 @@ async fn transfer(
 ///
 /// # Errors
 /// 400 `validation` when it is another one.
-pub fn transfer_op<'a>(body: &'a Transfer, auth: &Auth) -> ApiResult<Signed<'a>> {
-    Signed::read("log_op", &body.log_op, auth)?.expect(
+pub fn transfer_op<'a>(app: &App, body: &'a Transfer, auth: &Auth) -> ApiResult<Signed<'a>> {
+    Signed::read(&app, "log_op", &body.log_op, auth)?.expect(
         "the role op that makes new_owner_id the owner",
         |op| matches!(op, Change::SetRole { user, role: LogRole::Owner } if user == body.new_owner_id.as_bytes()),
     )

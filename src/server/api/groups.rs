@@ -64,9 +64,9 @@ async fn create(
     let name = text::line("name", &new.name, COMMUNITY_NAME_MAX)?;
     let description = text::optional_paragraph("description", new.description.as_deref(), TOPIC_MAX)?;
     let signed = match (new.visibility, &new.log_op) {
-        (Visibility::Private, op) => {
-            Some(Signed::read_required(op.as_ref(), &auth)?.expect("a create op", |op| matches!(op, Change::Create { .. }))?)
-        }
+        (Visibility::Private, op) => Some(
+            Signed::read_required(&app, op.as_ref(), &auth)?.expect("a create op", |op| matches!(op, Change::Create { .. }))?,
+        ),
         (Visibility::Public, None) => None,
         (Visibility::Public, Some(_)) => return Err(ApiError::validation("log_op", "a public group has no log of its own")),
     };
@@ -204,7 +204,7 @@ async fn join(
     Path(id): Path<GroupId>,
     Json(body): Json<SignedOp>,
 ) -> ApiResult<Json<WireGroup>> {
-    let signed = Signed::read("log_op", &body.log_op, &auth)?
+    let signed = Signed::read(&app, "log_op", &body.log_op, &auth)?
         .expect("a join op without an invite", |op| matches!(op, Change::Join { invite: None, .. }))?;
     let (group, written) = apply(&app, &auth, id, &signed).await?;
     written.announce(&app);
@@ -219,7 +219,7 @@ async fn leave(
     Path(id): Path<GroupId>,
     Json(body): Json<SignedOp>,
 ) -> ApiResult<StatusCode> {
-    let signed = Signed::read("log_op", &body.log_op, &auth)?.expect("a leave op", |op| matches!(op, Change::Leave))?;
+    let signed = Signed::read(&app, "log_op", &body.log_op, &auth)?.expect("a leave op", |op| matches!(op, Change::Leave))?;
     let (_, written) = apply(&app, &auth, id, &signed).await?;
     written.announce(&app);
     Ok(StatusCode::NO_CONTENT)
@@ -234,7 +234,7 @@ async fn transfer(
     Path(id): Path<GroupId>,
     Json(body): Json<Transfer>,
 ) -> ApiResult<Json<WireGroup>> {
-    let signed = transfer_op(&body, &auth)?;
+    let signed = transfer_op(&app, &body, &auth)?;
     let (group, written) = apply(&app, &auth, id, &signed).await?;
     written.announce(&app);
     group.map(Json).ok_or_else(ApiError::not_found)

@@ -63,7 +63,7 @@ async fn create(
     Path(id): Path<CommunityId>,
     Json(body): Json<SignedOp>,
 ) -> ApiResult<(StatusCode, Json<WireInvite>)> {
-    let signed = Signed::read("log_op", &body.log_op, &auth)?
+    let signed = Signed::read(&app, "log_op", &body.log_op, &auth)?
         .expect("the policy op that adds an invite key", |op| matches!(op, Change::AddInvite { .. }))?;
     let Change::AddInvite { key, max_uses, expires } = *signed.change() else { return Err(ApiError::not_found()) };
     let expires_at = match expires {
@@ -112,7 +112,7 @@ async fn delete(
     Path((id, invite_id)): Path<(CommunityId, InviteId)>,
     Json(body): Json<SignedOp>,
 ) -> ApiResult<StatusCode> {
-    let signed = Signed::read("log_op", &body.log_op, &auth)?
+    let signed = Signed::read(&app, "log_op", &body.log_op, &auth)?
         .expect("the policy op that deletes this invite key", |op| matches!(op, Change::DeleteInvite { .. }))?;
     let Change::DeleteInvite { key } = *signed.change() else { return Err(ApiError::not_found()) };
     let written = app
@@ -170,7 +170,8 @@ async fn accept(
     Path(code): Path<String>,
     Json(body): Json<SignedOp>,
 ) -> ApiResult<Json<WireCommunity>> {
-    let signed = Signed::read("log_op", &body.log_op, &auth)?.expect("a join op", |op| matches!(op, Change::Join { .. }))?;
+    let signed =
+        Signed::read(&app, "log_op", &body.log_op, &auth)?.expect("a join op", |op| matches!(op, Change::Join { .. }))?;
     let (community, written) = app
         .database
         .transaction(async |conn| {

@@ -92,7 +92,7 @@ async fn post_to_community(
     Path(id): Path<CommunityId>,
     Json(body): Json<PostLogOp>,
 ) -> ApiResult<(StatusCode, Json<LogSeq>)> {
-    let signed = Signed::read("op", &body.op, &auth)?.expect(WITHOUT_A_ROUTE, has_no_route)?;
+    let signed = Signed::read(&app, "op", &body.op, &auth)?.expect(WITHOUT_A_ROUTE, has_no_route)?;
     post(&app, &auth, LogOf::Community(id), &signed).await
 }
 
@@ -104,7 +104,7 @@ async fn post_to_group(
     Path(id): Path<GroupId>,
     Json(body): Json<PostLogOp>,
 ) -> ApiResult<(StatusCode, Json<LogSeq>)> {
-    let signed = Signed::read("op", &body.op, &auth)?.expect(WITHOUT_A_ROUTE, has_no_route)?;
+    let signed = Signed::read(&app, "op", &body.op, &auth)?.expect(WITHOUT_A_ROUTE, has_no_route)?;
     post(&app, &auth, LogOf::Group(id), &signed).await
 }
 
@@ -117,7 +117,7 @@ async fn post_to_channel(
     Path(id): Path<ChannelId>,
     Json(body): Json<PostLogOp>,
 ) -> ApiResult<(StatusCode, Json<LogSeq>)> {
-    let signed = Signed::read("op", &body.op, &auth)?
+    let signed = Signed::read(&app, "op", &body.op, &auth)?
         .expect("an add, leave, anchor, open or invite policy op", |op| has_no_route(op) || matches!(op, Change::Leave))?;
     post(&app, &auth, LogOf::Channel(id), &signed).await
 }

@@ -189,7 +189,7 @@ async fn update(app: &AppState, auth: &Auth, target: Target, user: UserId, body:
     let nickname = text::changed_line("nickname", body.nickname.as_deref(), DISPLAY_NAME_MAX)?;
     let signed = match (body.role, &body.log_op) {
         (None, None) => None,
-        (Some(role), Some(op)) => Some(Signed::read("log_op", op, auth)?.expect(
+        (Some(role), Some(op)) => Some(Signed::read(app, "log_op", op, auth)?.expect(
             "the role op for this user and role",
             |op| matches!(op, Change::SetRole { user: whom, role: to } if whom == user.as_bytes() && *to as u8 == role as u8),
         )?),
@@ -294,7 +294,7 @@ async fn remove(
 ) -> ApiResult<StatusCode> {
     let reason = text::optional_line("reason", body.reason.as_deref(), TOPIC_MAX)?;
     let what = if ban { "the remove op that bans this user" } else { "the remove op, without a ban, for this user" };
-    let signed = Signed::read_required(body.log_op.as_ref(), auth)?
+    let signed = Signed::read_required(app, body.log_op.as_ref(), auth)?
         .expect(what, |op| matches!(op, Change::Remove { user: whom, ban: bans } if whom == user.as_bytes() && *bans == ban))?;
     change(app, auth, target, &signed, reason).await
 }
@@ -322,7 +322,7 @@ async fn unban_from_channel(
 }
 
 async fn unban(app: &AppState, auth: &Auth, target: Target, user: UserId, body: &SignedOp) -> ApiResult<StatusCode> {
-    let signed = Signed::read("log_op", &body.log_op, auth)?.expect(
+    let signed = Signed::read(app, "log_op", &body.log_op, auth)?.expect(
         "the op that lifts this user's ban",
         |op| matches!(op, Change::Unban { user: whom } if whom == user.as_bytes()),
     )?;

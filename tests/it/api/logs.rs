@@ -1,5 +1,6 @@
 //! Membership logs: what an op must be, where it must stand, and who reads it.
 
+use chat::protocol::ids::UserId;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -147,6 +148,19 @@ async fn only_a_valid_op_of_this_device_for_this_log_is_taken() {
         let who = if base64(&op)[57..73] == *alice.id.as_bytes() { &alice } else { &stranger };
         assert!(by(who, op).await.fails(400, "validation")["op"].is_string());
     }
+}
+
+#[tokio::test]
+async fn a_flood_of_ops_is_told_when_to_come_back() {
+    let server = TestServer::new().await;
+    let [alice, bob] = server.people().await;
+    let id = alice.community().await;
+    alice.add(id, &bob, 0).await;
+    while server.app.limits.check_log_op(UserId(bob.id)).is_ok() {}
+    let path = format!("/communities/{id}/log-ops");
+    let details = bob.post(&path, json!({ "op": bob.op(id).await.anchor() })).await.fails(429, "rate_limited");
+    assert!(details["retry_after_ms"].as_u64().unwrap() > 0);
+    alice.post(&path, json!({ "op": alice.op(id).await.anchor() })).await.is(201);
 }
 
 #[tokio::test]
