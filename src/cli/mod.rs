@@ -21,6 +21,7 @@ pub mod channels;
 pub mod completions;
 pub mod demo;
 pub mod doctor;
+pub mod join;
 pub mod login;
 pub mod logout;
 pub mod print;
@@ -82,6 +83,8 @@ pub enum Command {
     Login(login::LoginArgs),
     /// End the session on the server; the local history stays
     Logout,
+    /// Join a community by an invite link
+    Join(join::JoinArgs),
     /// Send a message: an argument, or standard input
     Send(send::SendArgs),
     /// Print the newest messages, and with --follow what comes
@@ -158,6 +161,7 @@ fn dispatch(command: Command, globals: &Globals) -> Result<(), Stop> {
         Command::Register(args) => register::run(args, globals),
         Command::Login(args) => login::run(args, globals),
         Command::Logout => logout::run(globals),
+        Command::Join(args) => join::run(args, globals),
         Command::Send(args) => send::run(args, globals),
         Command::Tail(args) => tail::run(args, globals),
         Command::Read(args) => read::run(args, globals),

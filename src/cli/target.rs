@@ -102,7 +102,12 @@ impl Target {
                 .hint("You see people who share a community with you; others only by their exact name.")
                 .into());
         };
-        match session.call(Command::OpenDm { user_id: person.user_id }).await? {
+        let opened = session.call(Command::OpenDm { user_id: person.user_id }).await.map_err(|problem| match problem.kind {
+            ProblemKind::NotFound => Problem::new(ProblemKind::NotFound, format!("no direct message with @{user} can be begun"))
+                .hint("It needs a community that both of you are in, or that they have you as a contact."),
+            _ => problem,
+        })?;
+        match opened {
             Answer::Channel(id) => self.find(&session.tree).or_else(|_| Self::Id(id).find(&session.tree)).map_err(Stop::from),
             _ => Err(missing.into()),
         }

@@ -210,8 +210,13 @@ impl Engine {
         }
     }
 
-    /// Members and groups are not part of the streams' past: load them where none are known.
+    /// What a cut kept from being loaded: the server names a stream that is not followed here, so a community or a channel was
+    /// gained and its answer never came. Members and groups are not part of the streams' past: load them where none are known.
     fn reload_missing(&mut self) {
+        if self.sync.snapshot && self.sync.heads.keys().any(|stream| !self.sync.cursors.contains_key(stream)) {
+            self.want(Load::Communities(None));
+            self.want(Load::Channels);
+        }
         let missing: Vec<CommunityId> =
             self.places.communities.keys().filter(|id| !self.places.members.contains_key(id)).copied().collect();
         for id in missing {
