@@ -216,10 +216,18 @@ impl App {
         if self.setup.is_some() {
             return vec![Context::Form, Context::Text, Context::Always];
         }
-        match self.chat.focus {
+        match self.focus() {
             Focus::Composer(_) => vec![Context::Composer, Context::Text, Context::Main, Context::Always],
             Focus::History(_) => vec![Context::History, Context::Main, Context::Always],
             Focus::Tree => vec![Context::Tree, Context::Main, Context::Always],
+        }
+    }
+
+    /// What has the focus; without a channel there is nothing to write to.
+    pub fn focus(&self) -> Focus {
+        match self.chat.focus {
+            Focus::Composer(pane) if self.chat.conversation(pane).is_none() => Focus::History(pane),
+            focus => focus,
         }
     }
 

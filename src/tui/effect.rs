@@ -2,10 +2,9 @@
 
 use std::fmt;
 
-use zeroize::Zeroizing;
-
 use crate::client::command::{Command, RequestId};
 use crate::client::model::Untrusted;
+use crate::protocol::auth::{Registration, SecretText};
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
@@ -31,26 +30,19 @@ pub enum Setup {
     /// Is there a server, and whom does it let in? → [`SetupAnswer::Server`]
     Probe { server: String },
     /// Make the account or the session, the keys and the store. → [`SetupAnswer::Ready`]
-    Enter {
-        server: String,
-        register: bool,
-        username: String,
-        password: Zeroizing<String>,
-        invite: Option<String>,
-        protection: Protection,
-    },
+    Enter { register: bool, username: String, password: SecretText, invite: Option<SecretText>, protection: Protect },
     /// Open the store of this profile. → [`SetupAnswer::Ready`]
-    Unlock { passphrase: Zeroizing<String> },
-    /// The user has the recovery code, or does not want it: go on with the client that [`SetupAnswer::Ready`] brought.
+    Unlock { passphrase: SecretText },
+    /// The user has seen the codes: go on with the client that [`SetupAnswer::Ready`] brought.
     Finish,
 }
 
 /// What keeps the local store closed.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Protection {
-    /// Asked for at every start.
-    Passphrase(Zeroizing<String>),
-    /// Kept by the kernel until the machine restarts, and in a file that only this user can read.
+pub enum Protect {
+    /// `remember`: asked for once after each restart of the machine, else at every start.
+    Passphrase { passphrase: SecretText, remember: bool },
+    /// Kept by the kernel until the machine restarts; a code opens it afterwards.
     Keyring,
 }
 
@@ -68,15 +60,13 @@ impl fmt::Debug for Setup {
 #[derive(Clone, PartialEq, Eq)]
 pub enum SetupAnswer {
     Server {
-        /// The address as it will be used, `https://chat.example.org`.
-        server: String,
         name: Untrusted,
         registration: Registration,
     },
-    /// The store is open; the client's events follow.
+    /// The store is open; the client's events follow after [`Setup::Finish`].
     Ready {
-        /// To be written down, when there is one.
-        recovery_code: Option<Zeroizing<String>>,
+        /// To be written down: what each is for, and the code.
+        codes: Vec<(&'static str, SecretText)>,
     },
 }
 
@@ -87,12 +77,4 @@ impl fmt::Debug for SetupAnswer {
             Self::Ready { .. } => "Ready",
         })
     }
-}
-
-/// Whom a server lets register.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Registration {
-    Open,
-    Invite,
-    Closed,
 }

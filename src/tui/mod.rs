@@ -8,11 +8,13 @@
 pub mod app;
 pub mod command;
 pub mod effect;
+pub mod host;
 pub mod keymap;
 pub mod markdown;
 pub mod msg;
 pub mod runtime;
 pub mod screen;
+pub mod start;
 pub mod terminal;
 pub mod text;
 pub mod theme;

@@ -43,14 +43,7 @@ impl Screen {
     /// # Errors
     /// When there is no terminal, or one that cannot move its cursor.
     pub fn open() -> Result<Self, Problem> {
-        if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
-            return Err(Problem::new(ProblemKind::Usage, "chat tui needs a terminal on standard input and output")
-                .hint("In scripts use `chat send` and `chat tail`."));
-        }
-        if std::env::var("TERM").is_ok_and(|term| term == "dumb") {
-            return Err(Problem::new(ProblemKind::Usage, "this terminal (TERM=dumb) cannot show a screen")
-                .hint("Use `chat tail --follow` and `chat send`, or set TERM."));
-        }
+        check()?;
         restore_on_panic();
         let failed = |error: io::Error| Problem::new(ProblemKind::Failed, format!("the terminal cannot be used: {error}"));
         enter().map_err(failed)?;
@@ -124,6 +117,22 @@ impl Screen {
         let mut bytes = Vec::new();
         write(&mut bytes).and_then(|()| write_out(&bytes)).is_ok()
     }
+}
+
+/// Whether there is a terminal that can show a screen.
+///
+/// # Errors
+/// When there is none, or one that cannot move its cursor: what to use instead.
+pub fn check() -> Result<(), Problem> {
+    if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
+        return Err(Problem::new(ProblemKind::Usage, "chat tui needs a terminal on standard input and output")
+            .hint("In scripts use `chat send` and `chat tail`."));
+    }
+    if std::env::var("TERM").is_ok_and(|term| term == "dumb") {
+        return Err(Problem::new(ProblemKind::Usage, "this terminal (TERM=dumb) cannot show a screen")
+            .hint("Use `chat tail --follow` and `chat send`, or set TERM."));
+    }
+    Ok(())
 }
 
 fn enter() -> io::Result<()> {

@@ -267,7 +267,7 @@ impl App {
             Some(Target::Community(id)) => {
                 let cursor = self.chat.cursor;
                 self.choose_community(id);
-                if self.world.community(id).is_some_and(|node| node.groups.iter().all(|group| group.channels.is_empty())) {
+                if self.empty_community(id) {
                     self.chat.focus = Focus::Tree;
                     self.chat.cursor = cursor;
                 }
@@ -507,9 +507,8 @@ impl App {
     }
 
     fn open_form(&mut self, kind: FormKind, arg: &str) {
-        match Form::new(kind, self, arg) {
-            Some(form) => self.overlays.push(Overlay::Form(form)),
-            None => self.fail("this community has no group yet", "Create one first: :create-group"),
+        if let Some(form) = Form::new(kind, self, arg) {
+            self.overlays.push(Overlay::Form(form));
         }
     }
 

@@ -117,6 +117,7 @@ impl App {
         };
         self.chat.tree_over = false;
         self.chat.cursor = None;
+        self.notice = self.notice.take().filter(|notice| notice.error);
         if let Some(community) = channel.community_id {
             self.chat.community = Some(community);
         }
@@ -269,15 +270,18 @@ impl App {
         };
     }
 
+    /// How far the open channel is in sight: its end, with what is folded away there (replies in threads, reactions).
     fn main_bottom_seq(&self) -> Option<(ChannelId, u64)> {
         let timeline = &self.chat.main.as_ref()?.timeline;
+        let channel = self.world.channel(timeline.place.channel_id)?;
+        let folded = channel.read_seq.saturating_add(channel.unread);
         let seen = self.focused
             && !self.too_small()
             && timeline.loaded
             && timeline.at_end
             && timeline.scroll == Scroll::Bottom
             && self.overlays.is_empty();
-        timeline.last_seq().filter(|_| seen).map(|seq| (timeline.place.channel_id, seq))
+        timeline.last_seq().filter(|_| seen).map(|seq| (timeline.place.channel_id, seq.max(folded)))
     }
 
     pub fn chat_tick(&mut self) {
@@ -294,6 +298,11 @@ impl App {
     }
 
     // The tree.
+
+    /// A community without a channel that this user can see.
+    pub fn empty_community(&self, id: CommunityId) -> bool {
+        self.world.community(id).is_some_and(|node| node.groups.iter().all(|group| group.channels.is_empty()))
+    }
 
     pub fn tree_rows(&self) -> Vec<tree::Row> {
         tree::rows(&self.world.tree, self.chat.community, self.chat.channel_id())

@@ -177,7 +177,7 @@ impl App {
     pub(super) fn send(&mut self) {
         let pane = self.active_pane();
         let Some(conversation) = self.chat.conversation(pane) else {
-            self.fail("no channel is open", "Ctrl-G goes to one; :join LINK joins a community; :dm NAME writes to somebody.");
+            self.fail("no channel is open", "Ctrl-G goes to one, F9 lists every command.");
             return;
         };
         let place = conversation.timeline.place;

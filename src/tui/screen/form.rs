@@ -37,6 +37,8 @@ pub enum FormKind {
     CreateCommunity,
     CreateGroup(CommunityId),
     CreateChannel(CommunityId),
+    /// In a community without a group: makes one first.
+    FirstChannel(CommunityId),
     Invite(CommunityId),
     Join,
     Topic(ChannelId),
@@ -128,7 +130,7 @@ impl Form {
             FormKind::CreateChannel(id) => {
                 let groups = &app.world.community(*id)?.groups;
                 if groups.is_empty() {
-                    return None;
+                    return Self::new(FormKind::FirstChannel(*id), app, arg);
                 }
                 let names = groups.iter().map(|group| Clean::from_untrusted(&group.name));
                 // The group of the open channel is the likely one.
@@ -145,6 +147,15 @@ impl Form {
                     ],
                 )
             }
+            FormKind::FirstChannel(id) => (
+                format!("create a channel in {}", community(*id)),
+                "Channels stand in groups. This community has none yet, so one is made too.",
+                vec![
+                    Field::text("name", name_help).with(arg),
+                    Field::text("topic", "what it is about; may be empty"),
+                    Field::text("group", "the group that it stands in").with("general"),
+                ],
+            ),
             FormKind::Invite(id) => (
                 format!("invite to {}", community(*id)),
                 "Makes a link. Whoever has it can join; its second half never reaches the server.",
@@ -340,6 +351,10 @@ impl App {
                 let Some(group_id) = group else { return self.form_lost() };
                 Command::CreateChannel { group_id, name, topic, visibility }
             }
+            FormKind::FirstChannel(community_id) => {
+                let name = empty(form.text(2)).unwrap_or_else(|| "general".to_owned());
+                Command::CreateGroup { community_id, name, visibility: Visibility::Public }
+            }
             FormKind::Invite(community_id) => {
                 let max_uses = match name.parse() {
                     Ok(0) | Err(_) if !name.is_empty() => {
@@ -374,6 +389,16 @@ impl App {
 
     /// What the form asked for was done.
     pub(super) fn form_done(&mut self, answer: Answer) {
+        if let (Some(Overlay::Form(form)), Answer::Group(group_id)) = (self.overlays.last(), &answer)
+            && let FormKind::FirstChannel(_) = form.kind
+        {
+            // The group is there; now what the user wanted.
+            let name = form.text(0).trim().to_owned();
+            let topic = Some(form.text(1).trim().to_owned()).filter(|topic| !topic.is_empty());
+            let command = Command::CreateChannel { group_id: *group_id, name, topic, visibility: Visibility::Public };
+            self.ask(Pending::Form, command);
+            return;
+        }
         let kind = match self.overlays.last() {
             Some(Overlay::Form(form)) if form.busy => Some(form.kind.clone()),
             _ => None,
@@ -398,7 +423,7 @@ impl App {
         self.toast(if joined {
             "you joined; messages from now on can be read here"
         } else {
-            "created; :create-channel adds a channel, :invite lets others in"
+            "created; :create-channel makes its first channel, :invite lets others in"
         });
     }
 

@@ -116,8 +116,7 @@ impl Page {
                     ),
                 }
                 say("", theme.text());
-                let groups: Vec<String> =
-                    safety.digits.as_bytes().chunks(5).map(|five| String::from_utf8_lossy(five).into_owned()).collect();
+                let groups = chunks(&safety.digits, 5);
                 let per_line = if cells >= 34 { 6 } else { 3 };
                 for row in groups.chunks(per_line) {
                     say(&row.join(" "), theme.bold());
@@ -144,7 +143,9 @@ impl Page {
                     theme.text(),
                 );
                 say("", theme.text());
-                say(&link.link, theme.accent());
+                for row in chunks(&link.link, cells) {
+                    say(&row, theme.accent());
+                }
                 say("", theme.text());
                 let uses = link
                     .max_uses
@@ -204,7 +205,12 @@ fn device_words(device: &DeviceInfo, app: &App) -> String {
 
 /// In groups of eight, for the eye.
 fn spaced(hex: &str) -> String {
-    hex.as_bytes().chunks(8).map(|chunk| String::from_utf8_lossy(chunk).into_owned()).collect::<Vec<_>>().join(" ")
+    chunks(hex, 8).join(" ")
+}
+
+/// ASCII cut to a width wherever it falls.
+fn chunks(text: &str, cells: usize) -> Vec<String> {
+    text.as_bytes().chunks(cells.max(1)).map(|chunk| String::from_utf8_lossy(chunk).into_owned()).collect()
 }
 
 /// A QR code of half blocks with its quiet zone, dark on light whatever the theme is; nothing where it does not fit.

@@ -42,7 +42,7 @@ pub fn view(app: &App, frame: &mut Frame<'_>) -> Option<(u16, u16)> {
         }
     }
     if let Some(area) = layout.tree {
-        let cursor = app.chat.cursor.filter(|_| app.chat.focus == Focus::Tree);
+        let cursor = app.chat.cursor.filter(|_| app.focus() == Focus::Tree);
         let marked = Marked { community: app.chat.community, channel: app.chat.channel_id(), cursor };
         tree::view(frame, area, &app.tree_rows(), marked, &app.theme);
     }
@@ -119,7 +119,7 @@ fn pane(app: &App, frame: &mut Frame<'_>, which: Pane, layout: &PaneLayout) -> O
     let focused = app.overlays.is_empty();
     match conversation {
         Some(conversation) if !conversation.timeline.items.is_empty() => {
-            let selecting = app.chat.focus == Focus::History(which);
+            let selecting = app.focus() == Focus::History(which);
             conversation.timeline.view(frame, layout.history, &app.look(), selecting);
         }
         _ => hints(app, frame, layout.history, which),
@@ -136,7 +136,7 @@ fn pane(app: &App, frame: &mut Frame<'_>, which: Pane, layout: &PaneLayout) -> O
         frame.render_widget(Span::styled(format!(" {words}"), theme.dim()), area);
     }
     let cursor = composer(app, frame, which, layout);
-    (focused && app.chat.focus == Focus::Composer(which)).then_some(cursor).flatten()
+    (focused && app.focus() == Focus::Composer(which)).then_some(cursor).flatten()
 }
 
 fn main_head(app: &App, cells: usize) -> Line<'static> {
@@ -224,6 +224,9 @@ fn hints(app: &App, frame: &mut Frame<'_>, area: Rect, which: Pane) {
             lines
         }
         None if app.world.account.is_none() => vec!["opening".to_owned()],
+        None if app.chat.community.is_some_and(|id| app.empty_community(id)) => {
+            vec!["this community has no channel yet".to_owned(), ":create-channel makes one, :invite lets others in".to_owned()]
+        }
         None if app.world.channels().next().is_none() => vec![
             "you are in no community yet".to_owned(),
             ":join LINK joins one, :create-community starts one".to_owned(),
@@ -271,7 +274,7 @@ fn composer(app: &App, frame: &mut Frame<'_>, which: Pane, layout: &PaneLayout) 
         let lines = laid.rows.iter().skip(first).map(|row| Line::from(Span::raw(row.as_str())));
         popup::lines(frame, text, lines);
     }
-    if app.chat.focus == Focus::Composer(which) {
+    if app.focus() == Focus::Composer(which) {
         completion(app, frame, which, area.y.min(layout.rule.unwrap_or(area.y)), text);
     }
     let (row, column) = (laid.cursor.0 - first, laid.cursor.1);
@@ -357,7 +360,7 @@ fn status(app: &App, frame: &mut Frame<'_>, area: Rect) {
     if app.world.syncing > 0 {
         left.push((Clean::ours(format!("catching up, {} to go", time::grouped(app.world.syncing))), theme.dim()));
     }
-    let mode = match app.chat.focus {
+    let mode = match app.focus() {
         Focus::Composer(_) => "COMPOSE",
         Focus::History(_) => "HISTORY",
         Focus::Tree => "CHANNELS",
@@ -421,7 +424,7 @@ fn connection_words(app: &App) -> (String, Style) {
 /// Keys that matter where the focus is, from the keymap.
 fn key_hints(app: &App) -> Vec<(String, String)> {
     let contexts = app.contexts();
-    let wanted: &[(Action, &str)] = match app.chat.focus {
+    let wanted: &[(Action, &str)] = match app.focus() {
         Focus::Composer(_) => &[
             (Action::Send, "send"),
             (Action::Newline, "newline"),
@@ -447,7 +450,7 @@ fn key_hints(app: &App) -> Vec<(String, String)> {
     let first = offline.then(|| (":reconnect".to_owned(), "try now".to_owned()));
     let hints = wanted.iter().filter_map(|(action, what)| Some((app.keymap.hint(&contexts, *action)?, (*what).to_owned())));
     // Typing a colon writes a colon in the composer, so the hint names the palette key there.
-    let first = first.map(|(name, what)| match app.chat.focus {
+    let first = first.map(|(name, what)| match app.focus() {
         Focus::Composer(_) => (name.replacen(':', "/", 1), what),
         _ => (name, what),
     });

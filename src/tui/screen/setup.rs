@@ -1,16 +1,19 @@
 //! Before there is a client: the first run (server, account, protection, recovery code) and unlocking. Every step is a form; what it
 //! leads to is asked of the client's setup through [`Effect::Setup`].
 
+use std::collections::VecDeque;
+
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
-use zeroize::Zeroizing;
 
 use crate::client::model::{Problem, ProblemKind};
+use crate::client::unlock::PASSPHRASE_MIN;
+use crate::protocol::auth::{Registration, SecretText};
 use crate::protocol::limits;
 use crate::tui::app::App;
 use crate::tui::command::Action;
-use crate::tui::effect::{Effect, Protection, Registration, Setup, SetupAnswer};
+use crate::tui::effect::{Effect, Protect, Setup, SetupAnswer};
 use crate::tui::text::Clean;
 use crate::tui::widget::popup;
 
@@ -26,6 +29,10 @@ pub struct SetupScreen {
     keyring: bool,
     server: Option<Server>,
     account: Option<Account>,
+    /// Still to be shown.
+    codes: VecDeque<(&'static str, SecretText)>,
+    /// Being shown.
+    code: Option<SecretText>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +54,7 @@ struct Server {
 struct Account {
     register: bool,
     username: String,
-    password: Zeroizing<String>,
+    password: SecretText,
     invite: Option<String>,
 }
 
@@ -67,6 +74,8 @@ impl SetupScreen {
             keyring,
             server: None,
             account: None,
+            codes: VecDeque::new(),
+            code: None,
         };
         screen.ask_server(server);
         screen
@@ -79,7 +88,16 @@ impl SetupScreen {
             &["What is stored on this machine is encrypted. Its passphrase opens it."],
             vec![Field::secret("passphrase", "the one you chose for this machine, or the recovery code")],
         );
-        Self { step: Step::Unlock, form, profile: profile.to_owned(), keyring: false, server: None, account: None }
+        Self {
+            step: Step::Unlock,
+            form,
+            profile: profile.to_owned(),
+            keyring: false,
+            server: None,
+            account: None,
+            codes: VecDeque::new(),
+            code: None,
+        }
     }
 
     fn ask_server(&mut self, server: &str) {
@@ -128,9 +146,10 @@ impl SetupScreen {
     }
 
     fn ask_protection(&mut self) {
-        let mut options = vec![Clean::ours("ask for a passphrase at every start")];
+        let mut options = vec![Clean::ours("a passphrase at every start")];
         if self.keyring {
-            options.push(Clean::ours("let the kernel keep the key until a restart"));
+            options.push(Clean::ours("a passphrase once after each restart"));
+            options.push(Clean::ours("no passphrase: the kernel keeps the key"));
         }
         let intro = "Messages and keys are stored encrypted on this machine. Without the passphrase nobody opens them, not even you: \
                      there is no way to reset it.";
@@ -140,28 +159,25 @@ impl SetupScreen {
             &[intro],
             vec![
                 Field::choice("how", options, "left and right change it"),
-                Field::secret(
-                    "passphrase",
-                    "at least 8 characters; another one than the password; not needed with the kernel's keyring",
-                ),
+                Field::secret("passphrase", format!("at least {PASSPHRASE_MIN} characters, and another one than the password")),
                 Field::secret("again", "the same passphrase"),
             ],
         );
         self.form.focus = usize::from(!self.keyring);
     }
 
-    fn ask_recovery(&mut self, code: &str) {
-        let shown = format!("    {code}");
+    /// Shows the next code that has to be written down. False when there is none.
+    fn ask_recovery(&mut self) -> bool {
+        let Some((what, code)) = self.codes.pop_front() else { return false };
+        let shown = format!("    {}", code.0);
         self.step = Step::Recovery;
         self.form = Form::plain(
-            "recovery code",
-            &[
-                "Write this down and keep it away from this machine. It opens your messages when the kernel has forgotten the key:",
-                "",
-                &shown,
-            ],
-            vec![Field::text("type it back", "the last four characters are enough; they show that you have it")],
+            "write this down",
+            &[what, "", &shown, "", "It is shown this once. Keep it away from this machine."],
+            vec![Field::text("type it back", "its last four characters are enough: they show that you have it")],
         );
+        self.code = Some(code);
+        true
     }
 
     pub fn view(&self, frame: &mut Frame<'_>, screen: Rect, app: &App) -> Option<(u16, u16)> {
@@ -215,7 +231,7 @@ impl App {
                     setup.ask_server(&address);
                 }
                 Step::Protection => setup.ask_account(),
-                Step::Recovery => self.finish_setup(),
+                Step::Recovery => self.next_code(),
             },
         }
     }
@@ -238,16 +254,16 @@ impl App {
                 let Some(server) = &setup.server else { return };
                 let register = server.registration != Registration::Closed && form.selected(0) == 0;
                 let username = form.text(1).trim().to_owned();
-                let password = Zeroizing::new(form.text(2).to_owned());
+                let password = SecretText(form.text(2).to_owned());
                 let length = username.chars().count();
                 if !(limits::USERNAME_MIN..=limits::USERNAME_MAX).contains(&length) {
                     let text = format!("a username has {} to {} characters", limits::USERNAME_MIN, limits::USERNAME_MAX);
                     return form.refuse(1, usage(text));
                 }
-                if password.chars().count() < limits::PASSWORD_MIN {
+                if password.0.chars().count() < limits::PASSWORD_MIN {
                     return form.refuse(2, usage(format!("a password has at least {} characters", limits::PASSWORD_MIN)));
                 }
-                if register && form.text(3) != password.as_str() {
+                if register && form.text(3) != password.0 {
                     return form.refuse(3, usage("the two passwords differ".to_owned()));
                 }
                 let code = form.text(4).trim().to_owned();
@@ -259,58 +275,64 @@ impl App {
                 setup.ask_protection();
             }
             Step::Protection => {
-                let keyring = setup.keyring && form.selected(0) == 1;
-                let passphrase = Zeroizing::new(form.text(1).to_owned());
-                if !keyring && passphrase.chars().count() < 8 {
-                    return form.refuse(1, usage("a passphrase has at least 8 characters".to_owned()));
+                let keyring = form.selected(0) == 2;
+                let passphrase = SecretText(form.text(1).to_owned());
+                if !keyring && passphrase.0.chars().count() < PASSPHRASE_MIN {
+                    return form.refuse(1, usage(format!("a passphrase has at least {PASSPHRASE_MIN} characters")));
                 }
-                if !keyring && form.text(2) != passphrase.as_str() {
+                if !keyring && form.text(2) != passphrase.0 {
                     return form.refuse(2, usage("the two passphrases differ".to_owned()));
                 }
-                let (Some(server), Some(account)) = (&setup.server, &setup.account) else { return };
+                let remember = form.selected(0) == 1;
+                let Some(account) = &setup.account else { return };
                 form.busy = true;
                 let enter = Setup::Enter {
-                    server: server.address.clone(),
                     register: account.register,
                     username: account.username.clone(),
                     password: account.password.clone(),
-                    invite: account.invite.clone(),
-                    protection: if keyring { Protection::Keyring } else { Protection::Passphrase(passphrase) },
+                    invite: account.invite.clone().map(SecretText),
+                    protection: if keyring { Protect::Keyring } else { Protect::Passphrase { passphrase, remember } },
                 };
                 self.emit(Effect::Setup(enter));
             }
             Step::Recovery => {
-                let code: String = setup.form.intro.last().map(|line| line.trim().to_owned()).unwrap_or_default();
+                let code = setup.code.as_ref().map(|code| code.0.to_lowercase()).unwrap_or_default();
                 let typed = setup.form.text(0).trim().to_lowercase();
-                if typed.len() < 4 || !code.to_lowercase().ends_with(&typed) {
+                if typed.len() < 4 || !code.ends_with(&typed) {
                     let problem = usage("these are not its last characters".to_owned()).hint("Esc goes on without it.");
                     return setup.form.refuse(0, problem);
                 }
-                self.finish_setup();
+                self.next_code();
             }
             Step::Unlock => {
-                let passphrase = Zeroizing::new(form.text(0).to_owned());
+                let passphrase = SecretText(form.text(0).to_owned());
                 form.busy = true;
                 self.emit(Effect::Setup(Setup::Unlock { passphrase }));
             }
         }
     }
 
-    fn finish_setup(&mut self) {
-        self.setup = None;
-        self.emit(Effect::Setup(Setup::Finish));
+    fn next_code(&mut self) {
+        let more = self.setup.as_mut().is_some_and(SetupScreen::ask_recovery);
+        if !more {
+            self.setup = None;
+            self.emit(Effect::Setup(Setup::Finish));
+        }
     }
 
     pub(in crate::tui) fn on_setup(&mut self, result: Result<SetupAnswer, Problem>) {
         let Some(setup) = &mut self.setup else { return };
         setup.form.busy = false;
         match result {
-            Ok(SetupAnswer::Server { server, name, registration }) => {
-                setup.server = Some(Server { address: server, name: Clean::from_untrusted(&name), registration });
+            Ok(SetupAnswer::Server { name, registration }) => {
+                let address = setup.form.text(0).trim().to_owned();
+                setup.server = Some(Server { address, name: Clean::from_untrusted(&name), registration });
                 setup.ask_account();
             }
-            Ok(SetupAnswer::Ready { recovery_code: Some(code) }) => setup.ask_recovery(&code),
-            Ok(SetupAnswer::Ready { recovery_code: None }) => self.finish_setup(),
+            Ok(SetupAnswer::Ready { codes }) => {
+                setup.codes = codes.into();
+                self.next_code();
+            }
             Err(problem) => {
                 // A refused name or password is changed one step back.
                 if setup.step == Step::Protection

@@ -179,7 +179,7 @@ impl Timeline {
             }
             if let Some(index) = self.index_of(item.key) {
                 changed = true;
-                if self.items.get(index).is_some_and(|old| order(old) == order(item)) {
+                if self.items.get(index).is_some_and(|old| old.seq == item.seq) {
                     if let Some(slot) = self.items.get_mut(index) {
                         *slot = item.clone();
                     }
@@ -188,7 +188,7 @@ impl Timeline {
                 // Committed: it moves from the waiting ones to its place.
                 self.items.remove(index);
             }
-            let at = self.items.partition_point(|other| order(other) <= order(item));
+            let at = self.place_of(item);
             let inside = (at > 0 || self.at_start) && (at < self.items.len() || self.at_end);
             if inside {
                 self.items.insert(at, item.clone());
@@ -202,6 +202,18 @@ impl Timeline {
             }
         }
         changed
+    }
+
+    /// Where an item belongs: what is committed in the server's order, what waits at the end, and lines about what happened,
+    /// which have no number of their own, by their time.
+    fn place_of(&self, item: &TimelineItem) -> usize {
+        let waits = |other: &TimelineItem| other.seq.is_none() && !matches!(other.body, Body::System(_));
+        let after = |other: &&Arc<TimelineItem>| match (item.seq, &item.body) {
+            (Some(seq), _) => waits(other) || other.seq.is_some_and(|other| other > seq),
+            (None, Body::System(_)) => waits(other) || other.at > item.at,
+            (None, _) => waits(other) && (other.at, other.key.id) > (item.at, item.key.id),
+        };
+        self.items.iter().enumerate().find(|(_, other)| after(other)).map_or(self.items.len(), |(at, _)| at)
     }
 
     pub fn remove(&mut self, keys: &[MessageRef]) -> bool {
@@ -450,14 +462,6 @@ fn belongs(place: Place, item: &TimelineItem) -> bool {
             None => item.thread_root.is_none(),
             Some(root) => item.key == root || item.thread_root == Some(root),
         }
-}
-
-/// The server's order; what waits comes last, in the order of writing.
-fn order(item: &TimelineItem) -> (u64, i64, crate::protocol::ids::MessageId) {
-    match item.seq {
-        Some(seq) => (seq, 0, item.key.id),
-        None => (u64::MAX, item.at.as_millis(), item.key.id),
-    }
 }
 
 #[cfg(test)]

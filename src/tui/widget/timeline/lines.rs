@@ -152,6 +152,8 @@ fn header(item: &TimelineItem, cells: usize, look: &Look<'_>) -> Line<'static> {
     let theme = look.theme;
     let clock = time::clock(item.at, look.tz);
     let (sign, style) = match item.author_trust {
+        // Oneself needs no mark.
+        _ if item.mine => ("", theme.dim()),
         Trust::Verified => (" verified", theme.dim()),
         Trust::Changed { .. } => (" key changed", theme.warning()),
         Trust::Stopped => (" stopped", theme.error()),
@@ -181,7 +183,7 @@ fn tag(item: &TimelineItem, theme: &Theme) -> Option<Span<'static>> {
     let glyphs = &theme.glyphs;
     let delivery = match &item.delivery {
         Delivery::Received => String::new(),
-        Delivery::Waiting => format!("{} sending", glyphs.waiting),
+        Delivery::Waiting => format!("{} waiting", glyphs.waiting),
         Delivery::Sent => glyphs.sent.to_owned(),
         Delivery::Delivered => glyphs.delivered.to_owned(),
         Delivery::Read => format!("{} read", glyphs.delivered),
