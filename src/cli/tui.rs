@@ -6,8 +6,9 @@ use clap::Args;
 use super::session::{config, profile};
 use super::{Globals, Stop};
 use crate::client::model::{Problem, ProblemKind};
-use crate::client::profile::Profile;
+use crate::client::profile::{Directories, Profile};
 use crate::client::{Client, Settings, unlock};
+use crate::protocol::auth::SecretText;
 use crate::tui::host::ClientHost;
 use crate::tui::screen::setup::SetupScreen;
 use crate::tui::start::start;
@@ -34,7 +35,7 @@ pub fn run(args: TuiArgs, globals: &Globals) -> Result<(), Stop> {
         .map_err(|error| Problem::new(ProblemKind::Failed, format!("cannot start: {error}")))?;
     let ended = runtime.block_on(async {
         let server = args.server.unwrap_or(config.client.server);
-        let (host, setup) = open(profile, settings, &server).await?;
+        let (host, setup) = prepare(profile, settings, &server).await?;
         start(host, setup).await
     });
     runtime.shutdown_background();
@@ -45,7 +46,7 @@ pub fn run(args: TuiArgs, globals: &Globals) -> Result<(), Stop> {
 }
 
 /// The client of a profile that opens by itself, or the screen that makes or opens one.
-async fn open(profile: Profile, settings: Settings, server: &str) -> Result<(ClientHost, Option<SetupScreen>), Problem> {
+async fn prepare(profile: Profile, settings: Settings, server: &str) -> Result<(ClientHost, Option<SetupScreen>), Problem> {
     if profile.account()?.is_none() {
         crate::client::setup::free(&profile)?;
         let screen = SetupScreen::first_run(&profile.name, server, unlock::keyring_works());
@@ -54,36 +55,43 @@ async fn open(profile: Profile, settings: Settings, server: &str) -> Result<(Cli
     if let Some((client, events)) = Client::attach(&profile).await? {
         return Ok((ClientHost::open(profile, settings, client, events), None));
     }
-    let key = match (unlock::remembered(&profile)?, unlock::provided_passphrase()?) {
-        (Some(key), _) => Some(key),
-        (None, Some(passphrase)) => {
-            let place = profile.clone();
-            let key = tokio::task::spawn_blocking(move || unlock::unlock(&place, &passphrase, false)).await;
-            Some(key.map_err(|error| Problem::new(ProblemKind::Failed, error.to_string()))??)
-        }
-        (None, None) => None,
-    };
-    match key {
-        Some(key) => {
-            let (client, events) = Client::open(&profile, key, settings).await?;
-            Ok((ClientHost::open(profile, settings, client, events), None))
-        }
-        None => {
-            let screen = SetupScreen::unlock(&profile.name);
-            Ok((ClientHost::closed(profile, settings), Some(screen)))
-        }
+    if let Some(key) = unlock::remembered(&profile)? {
+        let (client, events) = Client::open(&profile, key, settings).await?;
+        return Ok((ClientHost::open(profile, settings, client, events), None));
     }
+    if let Some(passphrase) = unlock::provided_passphrase()? {
+        return Ok((with_passphrase(profile, passphrase, settings).await?, None));
+    }
+    let screen = SetupScreen::unlock(&profile.name);
+    Ok((ClientHost::closed(profile, settings), Some(screen)))
 }
 
-/// Opens a profile in the terminal.
+/// Opens a profile in the terminal, with its passphrase if the caller knows it. Ends when the user leaves.
 ///
 /// # Errors
 /// When the terminal cannot be used or the profile cannot be opened.
 pub async fn open(
-    _directories: &crate::client::profile::Directories,
-    _profile: &str,
-    _passphrase: Option<crate::protocol::auth::SecretText>,
-    _globals: &Globals,
+    directories: &Directories,
+    profile: &str,
+    passphrase: Option<SecretText>,
+    globals: &Globals,
 ) -> Result<(), Problem> {
-    Err(Problem::new(ProblemKind::Failed, "this build has no terminal client"))
+    terminal::check()?;
+    let config = config(globals)?;
+    let settings = Settings::from(&config.client);
+    let profile = Profile::new(directories, profile)?;
+    let (host, setup) = match passphrase {
+        Some(passphrase) => (with_passphrase(profile, passphrase, settings).await?, None),
+        None => prepare(profile, settings, &config.client.server).await?,
+    };
+    start(host, setup).await.map(|_| ())
+}
+
+async fn with_passphrase(profile: Profile, passphrase: SecretText, settings: Settings) -> Result<ClientHost, Problem> {
+    let place = profile.clone();
+    let key = tokio::task::spawn_blocking(move || unlock::unlock(&place, &passphrase, false))
+        .await
+        .map_err(|error| Problem::new(ProblemKind::Failed, error.to_string()))??;
+    let (client, events) = Client::open(&profile, key, settings).await?;
+    Ok(ClientHost::open(profile, settings, client, events))
 }
