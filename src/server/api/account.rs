@@ -2,16 +2,16 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::protocol::auth::{ChangePassword, Confirm, RecoveryCode, SecretText, Session};
-use crate::protocol::ids::SessionId;
+use crate::protocol::ids::{DeviceAddr, SessionId};
 use crate::protocol::limits::{BIO_MAX, DISPLAY_NAME_MAX};
-use crate::protocol::users::{Page, UpdateProfile, User};
+use crate::protocol::users::{InstanceRole, Page, UpdateProfile, User};
 use crate::server::app::{App, AppState};
-use crate::server::db::{Conn, sessions, users};
+use crate::server::db::{Conn, devices, sessions, users};
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::extract::{Auth, Client, Json, Path};
 use crate::server::token::Code;
@@ -22,7 +22,7 @@ const PREFERENCES_MAX: usize = 16 * 1024;
 
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::default()
-        .routes(routes!(get, update))
+        .routes(routes!(get, update, delete))
         .routes(routes!(change_password))
         .routes(routes!(new_recovery_code))
         .routes(routes!(preferences, put_preferences))
@@ -46,6 +46,36 @@ async fn update(State(app): State<AppState>, auth: Auth, Json(change): Json<Upda
     text::changed_line("custom_status", change.custom_status.as_deref(), DISPLAY_NAME_MAX)?;
     let user = users::update_profile(&mut *app.db().await?, auth.user_id, &change).await?;
     Ok(Json(user.own()))
+}
+
+/// Deletes the account. Whoever is still a member somewhere signs the leaves first: the server cannot (9.26).
+#[utoipa::path(delete, path = "/account", request_body = Confirm, responses((status = 204)))]
+async fn delete(State(app): State<AppState>, auth: Auth, client: Client, Json(request): Json<Confirm>) -> ApiResult<StatusCode> {
+    confirm(&app, &auth, &client, &request.password).await?;
+    if auth.role == InstanceRole::Owner {
+        return Err(ApiError::conflict("the owner of the instance cannot delete their account"));
+    }
+    let revoked = app
+        .database
+        .transaction(async |conn: &mut Conn| {
+            if !devices::lock_user(conn, auth.user_id).await? {
+                return Err(ApiError::unauthenticated());
+            }
+            let communities = users::memberships(conn, auth.user_id).await?;
+            if !communities.is_empty() {
+                let error = ApiError::conflict("leave your communities, or hand them over, first");
+                return Err(error.with_details(json!({ "communities": communities })));
+            }
+            for id in devices::ids(conn, auth.user_id).await? {
+                devices::delete(conn, DeviceAddr::new(auth.user_id, id)).await?;
+            }
+            users::delete(conn, auth.user_id).await?;
+            Ok(sessions::revoke_others(conn, auth.user_id, None).await?)
+        })
+        .await?;
+    app.sessions_revoked(&revoked);
+    tracing::info!(user.id = %auth.user_id, "account deleted");
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Ends all other logins.

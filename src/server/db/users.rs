@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::protocol::ids::{StreamId, UserId};
 use crate::protocol::users::{InstanceRole, Status, UpdateProfile, User};
 
-use super::schema::{instance, users};
+use super::schema::{blocks, contacts, instance, members, users};
 use super::{Conn, QueryResult};
 
 /// What an account shows.
@@ -257,6 +257,39 @@ pub async fn update_profile(conn: &mut Conn, id: UserId, change: &UpdateProfile)
         diesel::update(users::table.find(id.0)).set(&changes).execute(conn).await?;
     }
     users::table.find(id.0).select(UserRow::as_select()).first(conn).await
+}
+
+/// The logs that a user is a member of.
+///
+/// # Errors
+/// Of the database.
+pub async fn memberships(conn: &mut Conn, id: UserId) -> QueryResult<Vec<Uuid>> {
+    members::table.filter(members::user_id.eq(id.0)).order(members::log_id).select(members::log_id).load(conn).await
+}
+
+/// What the account said about itself goes; its name stays taken, so that nobody becomes who it was, and its certificates
+/// and lists stay, so that what it signed can be verified.
+///
+/// # Errors
+/// Of the database.
+pub async fn delete(conn: &mut Conn, id: UserId) -> QueryResult<()> {
+    let none: Option<&str> = None;
+    diesel::update(users::table.find(id.0))
+        .set((
+            users::deleted_at.eq(diesel::dsl::now),
+            users::display_name.eq(none),
+            users::email.eq(none),
+            users::bio.eq(none),
+            users::pronouns.eq(none),
+            users::custom_status.eq(none),
+            users::password_hash.eq(""),
+            users::recovery_hash.eq(None::<Vec<u8>>),
+            users::preferences.eq(serde_json::json!({})),
+        ))
+        .execute(conn)
+        .await?;
+    diesel::delete(contacts::table.filter(contacts::user_id.eq(id.0).or(contacts::contact_id.eq(id.0)))).execute(conn).await?;
+    diesel::delete(blocks::table.filter(blocks::user_id.eq(id.0).or(blocks::blocked_id.eq(id.0)))).execute(conn).await.map(drop)
 }
 
 /// # Errors

@@ -4,7 +4,7 @@ use chat::protocol::error::ErrorCode;
 use chat::protocol::users::{Contact, Page, Status, User as Profile};
 use serde_json::{Value, json};
 
-use crate::support::server::{Http as _, TestServer};
+use crate::support::server::{Http as _, PASSWORD, TestServer};
 
 #[tokio::test]
 async fn a_profile_changes_field_by_field() {
@@ -107,4 +107,21 @@ async fn a_block_stops_dms_in_both_directions_until_it_is_lifted() {
     let _: Value = bob.post("/dms", &json!({ "user_id": alice.id() })).await.ok(201);
     alice.put(&format!("/users/{}/block", alice.id()), &json!({})).await.refused(ErrorCode::Validation);
     alice.put(&format!("/users/{}/block", uuid::Uuid::now_v7()), &json!({})).await.refused(ErrorCode::NotFound);
+}
+
+#[tokio::test]
+async fn a_deleted_account_is_gone_its_name_stays_taken_and_its_signatures_can_be_verified() {
+    let server = TestServer::start().await;
+    let (owner, bob) = (server.user("owner").await, server.device("bob").await);
+    let password = |text: &str| json!({ "password": text });
+    bob.delete_with("/account", &password("wrong")).await.refused(ErrorCode::InvalidCredentials);
+    owner.delete_with("/account", &password(PASSWORD)).await.refused(ErrorCode::Conflict);
+    bob.delete_with("/account", &password(PASSWORD)).await.empty();
+    bob.get("/account").await.refused(ErrorCode::Unauthenticated);
+    let login = json!({ "username": "bob", "password": PASSWORD });
+    server.anon().post("/auth/login", &login).await.refused(ErrorCode::InvalidCredentials);
+    server.anon().post("/auth/register", &login).await.refused(ErrorCode::UsernameTaken);
+    owner.get(&format!("/users/{}", bob.id())).await.refused(ErrorCode::NotFound);
+    let lists: Value = owner.get(&format!("/users/{}/devices", bob.id())).await.ok(200);
+    assert_eq!(lists["certificates"].as_array().unwrap().len(), 1);
 }

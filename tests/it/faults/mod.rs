@@ -1,3 +1,4 @@
 //! Crashes, cuts and full queues.
 
+mod expiry;
 mod schema;
