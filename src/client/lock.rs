@@ -6,11 +6,16 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::model::{Problem, ProblemKind};
 use super::profile::{Profile, io_problem};
+
+/// A lock that nobody signed is tried again so often, with so much time between.
+const LOOKS: u32 = 50;
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Who owns the profile, as written into the lock file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,15 +54,23 @@ impl Lock {
             .mode(0o600)
             .open(&path)
             .map_err(|error| io_problem("open", &path, &error))?;
-        match file.try_lock() {
-            Ok(()) => {
-                write_owner(&mut file, &Owner { pid: std::process::id(), socket: profile.socket() })
-                    .map_err(|error| io_problem("write", &path, &error))?;
-                Ok(Locking::Acquired(Self { file }))
+        for _ in 0..LOOKS {
+            match file.try_lock() {
+                Ok(()) => {
+                    write_owner(&mut file, &Owner { pid: std::process::id(), socket: profile.socket() })
+                        .map_err(|error| io_problem("write", &path, &error))?;
+                    return Ok(Locking::Acquired(Self { file }));
+                }
+                Err(TryLockError::Error(error)) => return Err(io_problem("lock", &path, &error)),
+                Err(TryLockError::WouldBlock) => {}
             }
-            Err(TryLockError::WouldBlock) => Ok(Locking::Taken(read_owner(&mut file))),
-            Err(TryLockError::Error(error)) => Err(io_problem("lock", &path, &error)),
+            if let Some(owner) = read_owner(&mut file) {
+                return Ok(Locking::Taken(Some(owner)));
+            }
+            // Nobody has signed it: somebody is only looking ([`owner`]), or is just starting or ending.
+            std::thread::sleep(LOOK);
         }
+        Ok(Locking::Taken(None))
     }
 }
 
@@ -101,6 +114,7 @@ fn write_owner(file: &mut File, owner: &Owner) -> std::io::Result<()> {
 }
 
 fn read_owner(file: &mut File) -> Option<Owner> {
+    file.rewind().ok()?;
     let mut text = String::new();
     file.take(64 * 1024).read_to_string(&mut text).ok()?;
     let owner: Owner = serde_json::from_str(&text).ok()?;

@@ -1,4 +1,8 @@
-//! The real binary: what it says to wrong input, and what it survives.
+//! The real binary, as scripts call it: exit codes, output, what it says to wrong input, two processes on one profile.
 
 mod config;
+mod output;
+mod people;
+mod profiles;
+mod scripts;
 mod serve;

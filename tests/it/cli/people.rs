@@ -1,0 +1,258 @@
+//! Accounts with profiles on disk, and the binary run as one of them.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Child, Command as Process, Output, Stdio};
+use std::time::Duration;
+
+use chat::client::command::Command;
+use chat::client::event::{Answer, ClientEvent};
+use chat::client::model::Connection;
+use chat::client::profile::{Directories, Profile};
+use chat::client::setup::{self, Server};
+use chat::client::unlock::{self, Protection};
+use chat::client::{Client, Events, Settings};
+use chat::protocol::communities::Visibility;
+use chat::protocol::ids::{ChannelId, CommunityId};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::server::{PASSWORD, TestServer};
+
+pub const PASSPHRASE: &str = "seven quiet otters";
+const LONG: Duration = Duration::from_secs(60);
+
+/// A home directory with one profile.
+pub struct Home {
+    pub dir: TempDir,
+}
+
+/// What a run of the binary left.
+#[derive(Debug)]
+pub struct Run {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Run {
+    pub fn of(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
+        Self { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{self:?}");
+        self.out
+    }
+
+    /// Each line of the output.
+    #[track_caller]
+    pub fn objects(self) -> Vec<Value> {
+        self.ok().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The one object on standard error.
+    #[track_caller]
+    pub fn error(&self) -> Value {
+        serde_json::from_str(self.err.trim()).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+impl Home {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("passphrase"), PASSPHRASE).unwrap();
+        std::fs::write(dir.path().join("password"), PASSWORD).unwrap();
+        Self { dir }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn directories(&self) -> Directories {
+        Directories {
+            config: self.path("config"),
+            data: self.path("data"),
+            state: self.path("state"),
+            runtime: Some(self.path("run")),
+        }
+    }
+
+    pub fn profile(&self) -> Profile {
+        Profile::new(&self.directories(), "default").unwrap()
+    }
+
+    /// The binary in a clean environment: this home, no terminal, no questions answered.
+    pub fn command(&self, arguments: &[&str]) -> Process {
+        let mut command = Process::new(env!("CARGO_BIN_EXE_chat"));
+        command
+            .env_clear()
+            .env("HOME", self.dir.path())
+            .env("CHAT_CONFIG_DIR", self.path("config"))
+            .env("CHAT_DATA_DIR", self.path("data"))
+            .env("CHAT_STATE_DIR", self.path("state"))
+            .env("CHAT_RUNTIME_DIR", self.path("run"))
+            .env("CHAT_PASSPHRASE_FILE", self.path("passphrase"))
+            .env("CHAT_PASSWORD_FILE", self.path("password"))
+            .env("TZ", "UTC")
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    pub async fn run(&self, arguments: &[&str]) -> Run {
+        run(self.command(arguments), "").await
+    }
+
+    pub async fn run_with_input(&self, arguments: &[&str], input: &str) -> Run {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped());
+        run(command, input).await
+    }
+
+    /// An account with a device and this home as its profile.
+    pub async fn register(server: &TestServer, username: &str) -> Self {
+        let home = Self::new();
+        let (client, _) = home.begin(server, username).await;
+        client.close().await;
+        home
+    }
+
+    /// As [`Home::register`], with the client left open.
+    pub async fn begin(&self, server: &TestServer, username: &str) -> (Client, Events) {
+        let profile = self.profile();
+        profile.create().unwrap();
+        let found = Server::probe(&server.url(""), Settings::default()).await.unwrap();
+        let login = found.register(username, &PASSWORD.into(), None, None).await.unwrap();
+        let protection = Protection::Passphrase { passphrase: PASSPHRASE.into(), remember: false };
+        let mut begun = found.begin(&profile, login, protection).await.unwrap();
+        setup::settle(&mut begun.events).await.unwrap();
+        online(&mut begun.events).await;
+        (begun.client, begun.events)
+    }
+
+    /// Opens the profile in this process.
+    pub async fn open(&self) -> (Client, Events) {
+        let profile = self.profile();
+        let place = profile.clone();
+        let key = tokio::task::spawn_blocking(move || unlock::unlock(&place, &PASSPHRASE.into(), false)).await.unwrap().unwrap();
+        let (client, mut events) = Client::open(&profile, key, Settings::default()).await.unwrap();
+        setup::settle(&mut events).await.unwrap();
+        (client, events)
+    }
+}
+
+async fn run(mut command: Process, input: &str) -> Run {
+    let input = input.to_owned();
+    let running = tokio::task::spawn_blocking(move || {
+        let mut child = command.spawn().unwrap();
+        if let Some(mut stdin) = child.stdin.take() {
+            let _ = stdin.write_all(input.as_bytes());
+        }
+        Run::of(child.wait_with_output().unwrap())
+    });
+    tokio::time::timeout(LONG, running).await.expect("the binary does not end").unwrap()
+}
+
+/// Kills a process that a test left.
+pub struct Background(pub Child);
+
+impl Background {
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[track_caller]
+fn ok<T: std::fmt::Debug>(answer: Result<Answer, chat::client::model::Problem>, take: impl Fn(Answer) -> Option<T>) -> T {
+    match answer {
+        Ok(answer) => take(answer.clone()).unwrap_or_else(|| panic!("{answer:?}")),
+        Err(problem) => panic!("{}", problem.text.raw()),
+    }
+}
+
+/// Asks and gives the answer.
+pub async fn ask(client: &Client, events: &mut Events, command: Command) -> Result<Answer, chat::client::model::Problem> {
+    tokio::time::timeout(LONG, client.call(events, command, |_| {})).await.expect("no answer")
+}
+
+/// Waits for an event.
+pub async fn until(events: &mut Events, mut wanted: impl FnMut(&ClientEvent) -> bool) {
+    let waiting = async {
+        while let Some(event) = events.recv().await {
+            if wanted(&event) {
+                return;
+            }
+        }
+        panic!("the client ended");
+    };
+    tokio::time::timeout(LONG, waiting).await.expect("it never came");
+}
+
+pub async fn online(events: &mut Events) {
+    until(events, |event| matches!(event, ClientEvent::Connection(Connection::Online { .. }))).await;
+    until(events, |event| matches!(event, ClientEvent::Syncing { remaining: 0 })).await;
+}
+
+/// Alice and Bob in the community `acme` with the channel `ops`; both profiles closed.
+pub struct Two {
+    pub server: TestServer,
+    pub alice: Home,
+    pub bob: Home,
+    pub community: CommunityId,
+    pub ops: ChannelId,
+}
+
+impl Two {
+    pub async fn new() -> Self {
+        let server = TestServer::start().await;
+        let (alice, bob) = (Home::new(), Home::new());
+        let (client, mut events) = alice.begin(&server, "alice").await;
+        let name = |name: &str| name.to_owned();
+        let create = Command::CreateCommunity { name: name("acme"), description: None };
+        let community = ok(ask(&client, &mut events, create).await, |answer| match answer {
+            Answer::Community(id) => Some(id),
+            _ => None,
+        });
+        let create = Command::CreateGroup { community_id: community, name: name("backend"), visibility: Visibility::Public };
+        let group = ok(ask(&client, &mut events, create).await, |answer| match answer {
+            Answer::Group(id) => Some(id),
+            _ => None,
+        });
+        let create = Command::CreateChannel { group_id: group, name: name("ops"), topic: None, visibility: Visibility::Public };
+        let ops = ok(ask(&client, &mut events, create).await, |answer| match answer {
+            Answer::Channel(id) => Some(id),
+            _ => None,
+        });
+        let invite = Command::CreateInvite { community_id: community, max_uses: None, expires_in_s: None };
+        let link = ok(ask(&client, &mut events, invite).await, |answer| match answer {
+            Answer::Invite(invite) => Some(invite.link),
+            _ => None,
+        });
+        let (other, mut others) = bob.begin(&server, "bob").await;
+        let join = Command::Join { link: chat::client::command::InviteText(link) };
+        ok(ask(&other, &mut others, join).await, |answer| matches!(answer, Answer::Community(_)).then_some(()));
+        // Alice has to know of Bob before she writes.
+        let wanted = |event: &ClientEvent| match event {
+            ClientEvent::Tree(tree) => tree.communities.iter().any(|community| community.member_count == 2),
+            _ => false,
+        };
+        until(&mut events, wanted).await;
+        client.close().await;
+        other.close().await;
+        Self { server, alice, bob, community, ops }
+    }
+}

@@ -1,0 +1,166 @@
+//! Sending and reading from scripts, between two people.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use super::people::{Background, Home, Two};
+
+/// Everything that an attacker would like to see on somebody's terminal.
+const NASTY: &str = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m red \u{202e}txet\u{2066} \u{7f}\r\u{8}\u{200b}end\nsecond\u{1b}[1A line";
+
+fn has_no_escapes(text: &str) {
+    for character in text.chars() {
+        assert!(
+            character == '\n' || !(character.is_control() || "\u{202e}\u{2066}\u{200b}".contains(character)),
+            "{character:?} in {text:?}"
+        );
+    }
+}
+
+async fn messages(home: &Home, arguments: &[&str]) -> Vec<Value> {
+    let all = home.run(&[arguments, &["--json"]].concat()).await.objects();
+    all.into_iter().filter(|object| object["kind"] == "text").collect()
+}
+
+#[tokio::test]
+async fn a_message_goes_from_one_script_to_another() {
+    let two = Two::new().await;
+    let id = two.alice.run(&["send", "#ops", "the canary is red"]).await.ok();
+    let sent = two.alice.run_with_input(&["send", "#acme/ops", "--json"], "from a pipe\n\n").await.objects();
+    assert_eq!((&sent[0]["v"], &sent[0]["type"], &sent[0]["state"]), (&json!(1), &json!("sent"), &json!("sent")));
+    assert!(sent[0]["seq"].as_u64().unwrap() > 1);
+
+    let channels = two.bob.run(&["channels", "--json"]).await.objects();
+    let ops = channels.iter().find(|channel| channel["name"] == "#acme/ops").unwrap();
+    assert_eq!((&ops["unread"], &ops["id"]), (&json!(2), &json!(two.ops)));
+
+    let heard = messages(&two.bob, &["tail", "#ops"]).await;
+    let texts: Vec<&str> = heard.iter().map(|message| message["text"].as_str().unwrap()).collect();
+    assert_eq!(texts, ["the canary is red", "from a pipe"]);
+    assert_eq!(heard[0]["id"], id.trim());
+    assert_eq!((&heard[0]["author"], &heard[0]["channel"], &heard[0]["mine"]), (&json!("alice"), &json!("#acme/ops"), &json!(false)));
+
+    let lines = two.bob.run(&["tail", "#ops", "-n", "1"]).await.ok();
+    assert!(lines.contains("alice: from a pipe") && !lines.contains('\u{1b}'), "{lines}");
+    assert_eq!(messages(&two.bob, &["read", "#ops", "--keep-unread"]).await.len(), 2);
+    assert_eq!(messages(&two.bob, &["read", "#ops"]).await.len(), 2);
+    assert_eq!(messages(&two.bob, &["read", "#ops"]).await.len(), 0, "it was read");
+
+    let hits = two.bob.run(&["search", "canary", "--json"]).await.objects();
+    assert_eq!((hits.len(), &hits[0]["id"]), (1, &json!(id.trim())));
+    assert_eq!(two.bob.run(&["search", "albatross"]).await.code, 3);
+
+    // A reply, and a direct message to somebody who never got one.
+    two.bob.run(&["send", "#ops", "rolling back", "--reply", id.trim()]).await.ok();
+    two.bob.run(&["send", "@alice", "between us"]).await.ok();
+    let heard = messages(&two.alice, &["tail"]).await;
+    let last: Vec<(&Value, &Value)> = heard.iter().rev().take(2).rev().map(|message| (&message["channel"], &message["text"])).collect();
+    assert_eq!(last, [(&json!("#acme/ops"), &json!("rolling back")), (&json!("@bob"), &json!("between us"))]);
+    assert_eq!(heard.iter().find(|message| message["text"] == "rolling back").unwrap()["reply_to_id"], id.trim());
+}
+
+#[tokio::test]
+async fn exit_codes_tell_what_went_wrong() {
+    let mut two = Two::new().await;
+    for (arguments, code) in [
+        (&["send", "#nothing", "x"][..], 3),
+        (&["send", "@nobody", "x"], 3),
+        (&["send", "#ops", "x", "--reply", "01912d68-783e-7a03-8467-5661c1243ad4"], 3),
+        (&["send", "#ops", "   "], 2),
+        (&["send", "#ops", "x", "--thread", "no-id"], 2),
+        (&["read", "#nothing"], 3),
+        (&["tail", "@nobody"], 3),
+    ] {
+        let run = two.alice.run(arguments).await;
+        assert_eq!((run.code, run.out.as_str()), (code, ""), "{arguments:?}: {}", run.err);
+    }
+    let long = "x".repeat(49_153);
+    let run = two.alice.run_with_input(&["send", "#ops"], &long).await;
+    assert_eq!(run.code, 2);
+    assert!(run.err.contains("49152"), "{}", run.err);
+
+    two.server.stop().await;
+    let run = two.alice.run(&["send", "#ops", "nobody hears", "--timeout", "2", "--json"]).await;
+    assert_eq!((run.code, &run.error()["code"]), (7, &json!("network")));
+    let queued = two.alice.run(&["send", "#ops", "for later", "--queue", "--json"]).await.objects();
+    assert_eq!(queued[0]["state"], "queued");
+    two.server.restart().await;
+    // The next client that connects delivers it, once.
+    two.alice.run(&["send", "#ops", "now"]).await.ok();
+    let texts: Vec<Value> = messages(&two.bob, &["tail"]).await.into_iter().map(|message| message["text"].clone()).collect();
+    assert_eq!(texts, [json!("for later"), json!("now")], "what failed was not kept, what was queued came first");
+}
+
+#[tokio::test]
+async fn escape_sequences_in_messages_and_names_never_reach_a_terminal() {
+    let two = Two::new().await;
+    two.alice.run_with_input(&["send", "#ops"], NASTY).await.ok();
+    two.alice.run_with_input(&["send", "@bob"], NASTY).await.ok();
+    for arguments in [&["tail"][..], &["read", "#ops", "--keep-unread"], &["search", "end"], &["channels"]] {
+        let run = two.bob.run(arguments).await;
+        has_no_escapes(&run.err);
+        has_no_escapes(&run.ok());
+        let run = two.bob.run(&[arguments, &["--json"]].concat()).await;
+        has_no_escapes(&run.out);
+    }
+    // In JSON nothing is lost.
+    let heard = messages(&two.bob, &["tail", "#ops"]).await;
+    assert_eq!(heard[0]["text"], NASTY);
+    let nowhere = format!("#{NASTY}").replace('/', "");
+    let run = two.bob.run(&["tail", &nowhere]).await;
+    assert_eq!(run.code, 3);
+    has_no_escapes(&run.err);
+}
+
+#[tokio::test]
+async fn following_prints_what_comes_and_ends_with_its_signal() {
+    let two = Two::new().await;
+    for (signal, code) in [(rustix::process::Signal::INT, 130), (rustix::process::Signal::TERM, 143), (rustix::process::Signal::HUP, 129)] {
+        let mut follow = two.bob.command(&["tail", "#ops", "--follow", "--json", "-n", "0"]);
+        follow.stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut following = Background(follow.spawn().unwrap());
+        let stdout = following.0.stdout.take().unwrap();
+        let text = format!("for {code}");
+        // Another process on the same profile: it waits until the follower owns it, so the message comes after that.
+        while chat::client::lock::owner(&two.bob.profile()).unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+        two.alice.run(&["send", "#ops", &text]).await.ok();
+        let wanted = text.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            BufReader::new(stdout).lines().map(Result::unwrap).find(|line| line.contains(&wanted))
+        });
+        let line = tokio::time::timeout(std::time::Duration::from_secs(60), read).await.unwrap().unwrap().unwrap();
+        let object: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(object["text"], text);
+        following.signal(signal);
+        let status = tokio::task::spawn_blocking(move || following.0.wait().unwrap()).await.unwrap();
+        assert_eq!(status.code(), Some(code));
+    }
+}
+
+#[tokio::test]
+async fn a_closed_pipe_ends_quietly() {
+    let two = Two::new().await;
+    two.alice.run(&["send", "#ops", "x"]).await.ok();
+    let mut command = two.bob.command(&["tail", "--json"]);
+    let run = tokio::task::spawn_blocking(move || {
+        let mut child = command.spawn().unwrap();
+        drop(child.stdout.take());
+        super::people::Run::of(child.wait_with_output().unwrap())
+    })
+    .await
+    .unwrap();
+    assert_eq!((run.code, run.err.as_str()), (141, ""));
+}
+
+#[tokio::test]
+async fn no_secret_is_in_the_arguments_or_the_output_of_an_error() {
+    let two = Two::new().await;
+    std::fs::write(two.alice.path("passphrase"), "a wrong but long passphrase").unwrap();
+    let run = two.alice.run(&["tail"]).await;
+    assert_eq!(run.code, 9);
+    assert!(!run.err.contains("a wrong but long passphrase"));
+}
