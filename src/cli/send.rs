@@ -9,12 +9,12 @@ use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
 use super::print::{Printer, Style};
-use super::session::{self, Session};
+use super::session::Session;
 use super::target::{MessageName, Target};
 use super::{Globals, Stop, clean};
 use crate::client::command::{Command, Place};
 use crate::client::event::{Answer, ClientEvent};
-use crate::client::model::{Delivery, Problem, ProblemKind, SendBlock, TimelineItem};
+use crate::client::model::{Anchor, Delivery, Problem, ProblemKind, SendBlock, TimelineItem};
 use crate::protocol::ids::{ChannelId, MessageId};
 use crate::tui::text::Clean;
 
@@ -52,10 +52,17 @@ pub struct SendArgs {
 pub fn run(args: SendArgs, globals: &Globals) -> Result<(), Stop> {
     let text = text(args.text.as_deref())?;
     super::block_on(async {
-        let mut session = Session::open(globals).await?;
-        let sent = send(&mut session, args, text, globals).await;
-        session.close().await;
-        sent
+        let mut kept = None;
+        loop {
+            let mut session = Session::open(globals).await?;
+            let sent = send(&mut session, &args, &text, &mut kept, globals).await;
+            let again = session.ended && matches!(sent, Err(Stop::Problem(_)));
+            session.close().await;
+            // The client that we shared ended. What it had taken is on disk, with its id; what it had not, was not sent.
+            if !again {
+                return sent;
+            }
+        }
     })
 }
 
@@ -89,7 +96,14 @@ fn text(argument: Option<&str>) -> Result<String, Stop> {
     Ok(text.to_owned())
 }
 
-async fn send(session: &mut Session, args: SendArgs, text: String, globals: &Globals) -> Result<(), Stop> {
+/// Puts the message into the outbox, unless an earlier attempt did (`kept`), and waits for the server.
+async fn send(
+    session: &mut Session,
+    args: &SendArgs,
+    text: &str,
+    kept: &mut Option<MessageId>,
+    globals: &Globals,
+) -> Result<(), Stop> {
     let within = match (args.queue, args.wait) {
         (true, _) => QUEUE_WAIT,
         (_, true) => Duration::from_secs(86_400 * 365),
@@ -97,22 +111,26 @@ async fn send(session: &mut Session, args: SendArgs, text: String, globals: &Glo
     };
     let deadline = Instant::now() + within;
     let online = session.online(within).await;
-    if !online && !args.queue {
+    if !online && !args.queue && kept.is_none() {
         return Err(session.offline().hint("Nothing was sent or kept; --queue keeps it for later, --wait waits.").into());
     }
     let channel = args.target.open(session).await?;
-    if let Some(problem) = blocked(session, channel.id) {
-        return Err(problem.into());
-    }
-    let thread = resolve(args.thread, session, channel.id).await?;
-    let reply_to = resolve(args.reply, session, channel.id).await?;
-    let place = Place { channel_id: channel.id, thread };
-    let command = Command::SendText { place, text: text.into(), reply_to, mentions: Vec::new() };
-    let id = match session.call(command).await? {
-        Answer::Queued { id } => id,
-        other => return Err(Problem::new(ProblemKind::Failed, format!("unexpected answer: {other:?}")).into()),
+    let place = Place { channel_id: channel.id, thread: resolve(args.thread, session, channel.id).await? };
+    let id = match *kept {
+        Some(id) => id,
+        None => {
+            if let Some(problem) = blocked(session, channel.id) {
+                return Err(problem.into());
+            }
+            let reply_to = resolve(args.reply, session, channel.id).await?;
+            let command = Command::SendText { place, text: text.into(), reply_to, mentions: Vec::new() };
+            match session.call(command).await? {
+                Answer::Queued { id } => *kept.insert(id),
+                other => return Err(Problem::new(ProblemKind::Failed, format!("unexpected answer: {other:?}")).into()),
+            }
+        }
     };
-    let seq = if online { confirmed(session, channel.id, id, deadline).await? } else { None };
+    let seq = if online { confirmed(session, place, id, deadline).await? } else { None };
     if seq.is_none() && !args.queue {
         return Err(Problem::new(ProblemKind::Network, format!("message {id} is not confirmed yet"))
             .hint("It is kept and goes out, once, with the next client that connects. Do not send it again.")
@@ -140,24 +158,37 @@ async fn resolve(
 }
 
 /// The server's number of the message; none when the time is over.
-async fn confirmed(session: &mut Session, channel: ChannelId, id: MessageId, deadline: Instant) -> Result<Option<u64>, Stop> {
+async fn confirmed(session: &mut Session, place: Place, id: MessageId, deadline: Instant) -> Result<Option<u64>, Stop> {
+    // It may have happened before we listened.
+    if let Answer::Page(page) = session.call(Command::LoadTimeline { place, anchor: Anchor::Newest, limit: 50 }).await?
+        && let Some(item) = page.items.iter().find(|item| is_own(item, id))
+        && let Some(seq) = accepted(item)?
+    {
+        return Ok(Some(seq));
+    }
     loop {
         let event = match timeout_at(deadline, session.next()).await {
             Err(_) => return Ok(None),
-            Ok(None | Some(ClientEvent::Closed)) => return Err(session::ended().into()),
+            Ok(None | Some(ClientEvent::Closed)) => return Err(crate::client::ended().into()),
             Ok(Some(event)) => event,
         };
         let ClientEvent::Timeline { channel_id, items } = event else { continue };
-        let Some(item) = items.iter().find(|item| channel_id == channel && is_own(item, id)) else { continue };
-        match &item.delivery {
-            Delivery::Sent | Delivery::Delivered | Delivery::Read => return Ok(Some(item.seq.unwrap_or(0))),
-            Delivery::Failed(why) => {
-                return Err(Problem::new(ProblemKind::Permission, format!("the message was refused: {}", clean(why)))
-                    .hint("It is kept under its id; `chat tui` can try again or discard it.")
-                    .into());
-            }
-            Delivery::Waiting | Delivery::Received => {}
+        if let Some(item) = items.iter().find(|item| channel_id == place.channel_id && is_own(item, id))
+            && let Some(seq) = accepted(item)?
+        {
+            return Ok(Some(seq));
         }
+    }
+}
+
+/// The number of a message that the server has; none while it waits.
+fn accepted(item: &TimelineItem) -> Result<Option<u64>, Stop> {
+    match &item.delivery {
+        Delivery::Sent | Delivery::Delivered | Delivery::Read => Ok(Some(item.seq.unwrap_or(0))),
+        Delivery::Failed(why) => Err(Problem::new(ProblemKind::Permission, format!("the message was refused: {}", clean(why)))
+            .hint("It is kept under its id; `chat tui` can try again or discard it.")
+            .into()),
+        Delivery::Waiting | Delivery::Received => Ok(None),
     }
 }
 

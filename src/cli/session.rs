@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Globals, Stop, ask};
 use crate::client::command::Command;
@@ -12,11 +12,15 @@ use crate::client::event::{Answer, ClientEvent};
 use crate::client::model::{Account, Connection, Problem, ProblemKind, Tree};
 use crate::client::profile::{Directories, Profile};
 use crate::client::unlock::StoreKey;
-use crate::client::{Client, Events, Settings, setup, unlock};
+use crate::client::{Client, Events, Settings, ended, setup, unlock};
 use crate::config::{Config, Sources};
 
 /// Events that are kept while something else is waited for; older ones are in the store.
 const HEARD: usize = 4096;
+
+/// Several commands at once wait for each other so long.
+const CROWD: Duration = Duration::from_secs(20);
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// An open profile.
 pub struct Session {
@@ -26,6 +30,8 @@ pub struct Session {
     pub connection: Connection,
     /// Whether everything that the server has was taken in since the line came up.
     pub caught_up: bool,
+    /// The client is gone: another process that owned it has ended.
+    pub ended: bool,
     events: Events,
     /// Heard while something else was waited for.
     heard: VecDeque<ClientEvent>,
@@ -90,21 +96,37 @@ pub async fn key(globals: &Globals, profile: &Profile) -> Result<StoreKey, Stop>
 }
 
 impl Session {
-    /// Attaches to a running client, or opens the profile here.
+    /// Attaches to a running client, or opens the profile here. Commands that run at the same time find each other starting
+    /// and ending; that is waited out.
     ///
     /// # Errors
     /// When there is no account, no key, or no store.
     pub async fn open(globals: &Globals) -> Result<Self, Stop> {
         let profile = profile(globals)?;
         profile.require_account()?;
-        let (client, events) = match Client::attach(&profile).await? {
-            Some(running) => running,
-            None => {
-                let settings = settings(globals)?;
-                Client::open(&profile, key(globals, &profile).await?, settings).await?
+        let settings = settings(globals)?;
+        let mut known: Option<StoreKey> = None;
+        let deadline = Instant::now() + CROWD;
+        loop {
+            let tried = match Client::attach(&profile).await {
+                Ok(Some((client, events))) => Self::begin(client, events).await,
+                Ok(None) => {
+                    let key = match &known {
+                        Some(key) => key.copy(),
+                        None => known.insert(key(globals, &profile).await?).copy(),
+                    };
+                    match Client::open(&profile, key, settings).await {
+                        Ok((client, events)) => return Self::begin(client, events).await,
+                        Err(problem) => Err(problem.into()),
+                    }
+                }
+                Err(problem) => Err(problem.into()),
+            };
+            match tried {
+                Err(Stop::Problem(problem)) if may_pass(&problem) && Instant::now() < deadline => sleep(MOMENT).await,
+                other => return other,
             }
-        };
-        Self::begin(client, events).await
+        }
     }
 
     /// Attaches to a running client; none when there is none.
@@ -130,6 +152,7 @@ impl Session {
             tree: Arc::default(),
             connection: Connection::Starting,
             caught_up: false,
+            ended: false,
             events,
             heard: VecDeque::new(),
         };
@@ -145,7 +168,10 @@ impl Session {
         if let Some(event) = self.heard.pop_front() {
             return Some(event);
         }
-        let event = self.events.recv().await?;
+        let Some(event) = self.events.recv().await else {
+            self.ended = true;
+            return None;
+        };
         self.note(&event);
         Some(event)
     }
@@ -163,6 +189,7 @@ impl Session {
                 other => self.keep(other),
             }
         }
+        self.ended = true;
         Err(ended())
     }
 
@@ -173,6 +200,25 @@ impl Session {
             if matches!(self.connection, Connection::LoggedOut { .. }) {
                 return false;
             }
+            match timeout_at(deadline, self.events.recv()).await {
+                Ok(Some(event)) => {
+                    self.note(&event);
+                    self.keep(event);
+                }
+                Ok(None) => {
+                    self.ended = true;
+                    return false;
+                }
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Waits until the tree is as wanted; false when that did not happen in time.
+    pub async fn tree_where(&mut self, wanted: impl Fn(&Tree) -> bool, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        while !wanted(&self.tree) {
             let Ok(Some(event)) = timeout_at(deadline, self.events.recv()).await else { return false };
             self.note(&event);
             self.keep(event);
@@ -218,12 +264,13 @@ impl Session {
                 self.connection = connection.clone();
             }
             ClientEvent::Syncing { remaining } => self.caught_up = *remaining == 0,
+            ClientEvent::Closed => self.ended = true,
             _ => {}
         }
     }
 }
 
-/// The client ended under us.
-pub fn ended() -> Problem {
-    Problem::new(ProblemKind::Failed, "the client has ended").hint("Run `chat doctor`.")
+/// Another process had the profile for a moment, or ended while we shared it.
+fn may_pass(problem: &Problem) -> bool {
+    problem.kind == ProblemKind::Locked || *problem == ended()
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::print::{ChannelName, Printer, channels};
-use super::session::{self, Session};
+use super::session::Session;
 use super::target::Target;
 use super::{Globals, Stop, report};
 use crate::client::command::{Command, Place};
@@ -100,7 +100,7 @@ async fn tail(session: &mut Session, args: &TailArgs, globals: &Globals) -> Resu
             _ => {}
         }
     }
-    Err(session::ended().into())
+    Err(crate::client::ended().into())
 }
 
 async fn newest(session: &mut Session, channel_id: ChannelId, args: &TailArgs) -> Result<Vec<Arc<TimelineItem>>, Stop> {

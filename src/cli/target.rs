@@ -1,6 +1,7 @@
 //! Where a message goes: `#channel`, `#community/channel`, `@user`, or an id.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use super::print::{ChannelName, channels};
 use super::session::Session;
@@ -108,7 +109,12 @@ impl Target {
             _ => problem,
         })?;
         match opened {
-            Answer::Channel(id) => self.find(&session.tree).or_else(|_| Self::Id(id).find(&session.tree)).map_err(Stop::from),
+            Answer::Channel(id) => {
+                // The answer comes before the tree that shows it.
+                let shown = |tree: &Tree| tree.dms.iter().any(|dm| dm.id == id);
+                session.tree_where(shown, Duration::from_secs(10)).await;
+                Ok(Self::Id(id).find(&session.tree)?)
+            }
             _ => Err(missing.into()),
         }
     }

@@ -97,9 +97,9 @@ async fn accept(listener: UnixListener, driver: Arc<Driver>) {
         }
         let Ok(place) = places.clone().try_acquire_owned() else { continue };
         let (driver, number) = (driver.clone(), last.fetch_add(1, Ordering::Relaxed) % 0x00ff_ffff + 1);
-        tokio::spawn(async move {
-            let stop = driver.shared.stop.clone();
-            if let Some(Err(error)) = stop.run_until_cancelled(serve(stream, &driver, number)).await {
+        let tracker = driver.shared.tracker.clone();
+        tracker.spawn(async move {
+            if let Err(error) = serve(stream, &driver, number).await {
                 tracing::debug!(%error, "a guest left");
             }
             drop(place);
@@ -107,6 +107,8 @@ async fn accept(listener: UnixListener, driver: Arc<Driver>) {
     }
 }
 
+/// Until the guest leaves, or the client has ended and the guest has heard all of it. Nothing more is read from a guest once
+/// the client stops: a command without an answer was not performed.
 async fn serve(stream: UnixStream, driver: &Driver, number: u32) -> io::Result<()> {
     let (mut reader, mut writer) = stream.into_split();
     let hello = timeout(GREETING, read::<FromGuest>(&mut reader, COMMAND_MAX)).await.map_err(io::Error::other)??;
@@ -125,10 +127,14 @@ async fn serve(stream: UnixStream, driver: &Driver, number: u32) -> io::Result<(
     };
     let asking = async {
         loop {
-            match read(&mut reader, COMMAND_MAX).await? {
+            let stop = &driver.shared.stop;
+            let Some(frame) = stop.run_until_cancelled(read(&mut reader, COMMAND_MAX)).await else {
+                return std::future::pending().await;
+            };
+            match frame? {
                 FromGuest::Command { number: request, command } => {
                     if !driver.command(number, request, *command).await {
-                        return Ok(());
+                        return std::future::pending().await;
                     }
                 }
                 FromGuest::Hello { .. } => {}

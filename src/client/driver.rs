@@ -31,6 +31,8 @@ use crate::protocol::frame::ClientFrame;
 pub const EVENTS: usize = 1024;
 /// REST calls at once.
 const CALLS: usize = 8;
+/// Guests get so long to read what is left for them when the client ends.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// A request id is (audience member ‖ its own number): answers find their way without a table.
 const NUMBER_BITS: u32 = 40;
 
@@ -46,7 +48,8 @@ pub struct Shared {
     pub stop: CancellationToken,
     wake: watch::Sender<Option<Timestamp>>,
     calls: Semaphore,
-    tracker: TaskTracker,
+    /// Waited for at the end.
+    pub tracker: TaskTracker,
 }
 
 impl Shared {
@@ -119,7 +122,9 @@ pub fn start(
         async move {
             perform(&shared, outputs, joining, events).await;
             shared.stop.cancel();
+            // Guests hear how it ended, if they listen.
             shared.tracker.close();
+            let _ = tokio::time::timeout(LAST_WORDS, shared.tracker.wait()).await;
             // The thread closes the store; that can take a moment.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
             drop(lock);

@@ -52,7 +52,7 @@ pub enum ClientEvent {
     },
     /// Something the user must know that is not the answer to a command.
     Notice(Problem),
-    /// Catching up: rows still to come; 0 when done, told once after every connection.
+    /// Catching up: rows still to come; 0 when done: once after every connection, behind all that was caught up with.
     Syncing {
         remaining: u64,
     },

@@ -160,7 +160,7 @@ impl Client {
         if let Err(error) = self.commands.try_send((request, command)) {
             let problem = match error {
                 mpsc::error::TrySendError::Full(_) => driver::too_busy(),
-                mpsc::error::TrySendError::Closed(_) => Problem::new(ProblemKind::Failed, "the client has ended"),
+                mpsc::error::TrySendError::Closed(_) => ended(),
             };
             let events = self.events.clone();
             tokio::spawn(async move { events.send(ClientEvent::Done { request, result: Err(problem) }).await });
@@ -185,7 +185,7 @@ impl Client {
                 other => meanwhile(other),
             }
         }
-        Err(Problem::new(ProblemKind::Failed, "the client has ended"))
+        Err(ended())
     }
 
     /// Goes on with another login of the same account: after the server ended the session. Only the owner can.
@@ -224,6 +224,11 @@ impl Drop for Client {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+/// The client is gone, or the process that owned it.
+pub fn ended() -> Problem {
+    Problem::new(ProblemKind::Failed, "the client has ended").hint("Run `chat doctor`.")
 }
 
 /// The lock of a profile for this process.

@@ -280,7 +280,7 @@ pub async fn settle(events: &mut Events) -> Result<(Arc<Account>, Vec<ClientEven
                 _ => heard.push(event),
             }
         }
-        Err(Problem::new(ProblemKind::Failed, "the client has ended"))
+        Err(super::ended())
     };
     let account = tokio::time::timeout(SETTLING, waiting).await.unwrap_or_else(|_| {
         Err(Problem::new(ProblemKind::Network, "the server does not answer")

@@ -228,6 +228,9 @@ impl Engine {
         if std::mem::take(&mut self.places.dirty) && self.me.as_ref().is_some_and(|me| me.registered) {
             cx.tell(ClientEvent::Tree(Arc::new(self.tree())));
         }
+        if std::mem::take(&mut self.sync.just_caught_up) {
+            cx.tell(ClientEvent::Syncing { remaining: 0 });
+        }
         let next = self.timers.next(cx.now.as_unix_ms(), self.sessions.next_answer());
         if next.is_some() && next != self.woken {
             self.woken = next;

@@ -72,6 +72,9 @@ pub(super) struct Sync {
     user_head: u64,
     epoch: Option<EpochId>,
     remaining: u64,
+    /// To be told at the end of the step: also after nothing was missed, since who waits for the end of catching up has no
+    /// other sign, and after everything else, since then it is all here.
+    pub just_caught_up: bool,
 }
 
 impl Sync {
@@ -333,9 +336,8 @@ impl Engine {
     fn caught_up(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
         if self.sync.phase != Phase::Live {
             self.sync.phase = Phase::Live;
-            // Also after nothing was missed: who waits for the end of catching up has no other sign.
             self.sync.remaining = 0;
-            cx.tell(ClientEvent::Syncing { remaining: 0 });
+            self.sync.just_caught_up = true;
             self.places.dirty = true;
             self.retry_held(cx)?;
         }

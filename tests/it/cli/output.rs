@@ -41,7 +41,9 @@ async fn a_wrong_call_is_exit_2_with_a_hint_on_standard_error() {
 #[tokio::test]
 async fn without_an_account_every_command_says_how_to_get_one() {
     let home = Home::new();
-    for arguments in [&["send", "#ops", "text"][..], &["tail"], &["read", "#ops"], &["channels"], &["status"], &["logout"], &["search", "x"]] {
+    for arguments in
+        [&["send", "#ops", "text"][..], &["tail"], &["read", "#ops"], &["channels"], &["status"], &["logout"], &["search", "x"]]
+    {
         let run = home.run(arguments).await;
         assert_eq!((run.code, run.out.as_str()), (4, ""), "{arguments:?}: {}", run.err);
         assert!(run.err.contains("chat register"), "{arguments:?}: {}", run.err);
@@ -67,7 +69,7 @@ async fn a_wrong_configuration_names_its_line() {
     let file = home.path("wrong.toml");
     std::fs::write(&file, "[client]\nservr = \"x\"\n").unwrap();
     let run = home.run(&["register", "--config", file.to_str().unwrap()]).await;
-    assert_eq!(run.code, 2, "{}", run.err);
+    assert_eq!(run.code, 78, "{}", run.err);
     assert!(run.err.contains("wrong.toml:2:") && run.err.contains("servr"), "{}", run.err);
 }
 

@@ -26,7 +26,8 @@ async fn registering_makes_a_private_profile_and_shows_the_recovery_code_once() 
         assert_eq!(found, mode, "{path}");
     }
     // Neither the code nor the passwords are on disk.
-    for file in walkdir::WalkDir::new(home.path("data")).into_iter().map(Result::unwrap).filter(|file| file.file_type().is_file()) {
+    for file in walkdir::WalkDir::new(home.path("data")).into_iter().map(Result::unwrap).filter(|file| file.file_type().is_file())
+    {
         let bytes = std::fs::read(file.path()).unwrap();
         for secret in [code, PASSWORD, super::people::PASSPHRASE] {
             assert!(!bytes.windows(secret.len()).any(|window| window == secret.as_bytes()), "{}", file.path().display());

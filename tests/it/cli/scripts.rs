@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::people::{Background, Home, Two};
 
 /// Everything that an attacker would like to see on somebody's terminal.
-const NASTY: &str = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m red \u{202e}txet\u{2066} \u{7f}\r\u{8}\u{200b}end\nsecond\u{1b}[1A line";
+const NASTY: &str =
+    "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m red \u{202e}txet\u{2066} \u{7f}\r\u{8}\u{200b}end\nsecond\u{1b}[1A line";
 
 fn has_no_escapes(text: &str) {
     for character in text.chars() {
@@ -40,7 +41,10 @@ async fn a_message_goes_from_one_script_to_another() {
     let texts: Vec<&str> = heard.iter().map(|message| message["text"].as_str().unwrap()).collect();
     assert_eq!(texts, ["the canary is red", "from a pipe"]);
     assert_eq!(heard[0]["id"], id.trim());
-    assert_eq!((&heard[0]["author"], &heard[0]["channel"], &heard[0]["mine"]), (&json!("alice"), &json!("#acme/ops"), &json!(false)));
+    assert_eq!(
+        (&heard[0]["author"], &heard[0]["channel"], &heard[0]["mine"]),
+        (&json!("alice"), &json!("#acme/ops"), &json!(false))
+    );
 
     let lines = two.bob.run(&["tail", "#ops", "-n", "1"]).await.ok();
     assert!(lines.contains("alice: from a pipe") && !lines.contains('\u{1b}'), "{lines}");
@@ -56,7 +60,8 @@ async fn a_message_goes_from_one_script_to_another() {
     two.bob.run(&["send", "#ops", "rolling back", "--reply", id.trim()]).await.ok();
     two.bob.run(&["send", "@alice", "between us"]).await.ok();
     let heard = messages(&two.alice, &["tail"]).await;
-    let last: Vec<(&Value, &Value)> = heard.iter().rev().take(2).rev().map(|message| (&message["channel"], &message["text"])).collect();
+    let last: Vec<(&Value, &Value)> =
+        heard.iter().rev().take(2).rev().map(|message| (&message["channel"], &message["text"])).collect();
     assert_eq!(last, [(&json!("#acme/ops"), &json!("rolling back")), (&json!("@bob"), &json!("between us"))]);
     assert_eq!(heard.iter().find(|message| message["text"] == "rolling back").unwrap()["reply_to_id"], id.trim());
 }
@@ -117,7 +122,9 @@ async fn escape_sequences_in_messages_and_names_never_reach_a_terminal() {
 #[tokio::test]
 async fn following_prints_what_comes_and_ends_with_its_signal() {
     let two = Two::new().await;
-    for (signal, code) in [(rustix::process::Signal::INT, 130), (rustix::process::Signal::TERM, 143), (rustix::process::Signal::HUP, 129)] {
+    for (signal, code) in
+        [(rustix::process::Signal::INT, 130), (rustix::process::Signal::TERM, 143), (rustix::process::Signal::HUP, 129)]
+    {
         let mut follow = two.bob.command(&["tail", "#ops", "--follow", "--json", "-n", "0"]);
         follow.stdout(Stdio::piped()).stderr(Stdio::null());
         let mut following = Background(follow.spawn().unwrap());
@@ -163,4 +170,22 @@ async fn no_secret_is_in_the_arguments_or_the_output_of_an_error() {
     let run = two.alice.run(&["tail"]).await;
     assert_eq!(run.code, 9);
     assert!(!run.err.contains("a wrong but long passphrase"));
+}
+
+#[tokio::test]
+async fn scripts_that_run_at_once_share_the_profile_and_send_once_each() {
+    let two = Two::new().await;
+    let texts: Vec<String> = (0..8).map(|n| format!("alarm {n}")).collect();
+    let runs = futures_util::future::join_all(texts.iter().map(|text| {
+        let home = &two.alice;
+        async move { home.run(&["send", "#ops", text]).await }
+    }))
+    .await;
+    for run in runs {
+        run.ok();
+    }
+    let mut heard: Vec<String> =
+        messages(&two.bob, &["tail"]).await.iter().map(|message| message["text"].as_str().unwrap().to_owned()).collect();
+    heard.sort();
+    assert_eq!(heard, texts);
 }
