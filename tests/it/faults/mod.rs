@@ -1,4 +1,6 @@
 //! Crashes, cuts and full queues.
 
 mod expiry;
+mod commit;
 mod schema;
+mod torture;

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use crate::support::api::Person;
 use crate::support::live::{Live, Room, aimed, message};
+use crate::support::server::client;
 
 async fn post(person: &Person, request: &Value) -> Value {
     let channel = request["channel_id"].as_str().unwrap();
@@ -181,7 +182,7 @@ async fn a_cursor_that_is_older_than_what_is_kept_is_told_to_start_again() {
     live.sql.execute("DELETE FROM stream_events WHERE stream_id = $1 AND seq <= 2", &[&room.community]).await.unwrap();
     let request = |cursor: u64| json!({ "cursors": { room.community.to_string(): cursor } }).to_string();
     for (cursor, reset) in [(0, true), (1, true), (2, false)] {
-        let client = reqwest_client();
+        let client = client();
         let answer = client
             .post(format!("http://{}/api/v1/sync", live.address))
             .bearer_auth(&bob.token)
@@ -194,11 +195,6 @@ async fn a_cursor_that_is_older_than_what_is_kept_is_told_to_start_again() {
         assert_eq!(!answer["reset"].as_array().unwrap().is_empty(), reset, "{cursor}: {answer}");
         assert_eq!(answer["events"].as_array().unwrap().is_empty(), reset);
     }
-}
-
-fn reqwest_client() -> reqwest::Client {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().no_proxy().build().unwrap()
 }
 
 #[tokio::test]

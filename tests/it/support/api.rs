@@ -30,6 +30,9 @@ use uuid::Uuid;
 
 use super::database::TestDatabase;
 
+/// The secret that signs the tokens of these servers.
+pub const SECRET: [u8; 32] = [7; 32];
+
 /// A server with its database.
 pub struct TestServer {
     pub app: Arc<App>,
@@ -38,7 +41,7 @@ pub struct TestServer {
     /// Of its own for [`check`](TestServer::check), which reads one moment while other requests go on.
     checks: Mutex<tokio_postgres::Client>,
     names: AtomicU64,
-    _database: TestDatabase,
+    _database: Option<TestDatabase>,
 }
 
 /// What a request was answered.
@@ -64,15 +67,21 @@ impl TestServer {
 
     pub async fn with(change: impl FnOnce(&mut ServerConfig)) -> Arc<Self> {
         let database = TestDatabase::new().await;
+        let url = database.url.clone();
+        Self::over(&url, Some(database), change).await
+    }
+
+    /// Over a database of somebody else's.
+    pub async fn over(url: &str, database: Option<TestDatabase>, change: impl FnOnce(&mut ServerConfig)) -> Arc<Self> {
         let mut config = Config::default().server;
         (config.limits.requests_per_s, config.limits.requests_burst) = (1_000_000, 1_000_000);
         change(&mut config);
-        let secret = ServerSecret::from_bytes([7; 32]);
-        let pool = Database::connect(&database.url, 8).await.unwrap();
+        let secret = ServerSecret::from_bytes(SECRET);
+        let pool = Database::connect(url, 8).await.unwrap();
         let app = Arc::new(App::new(config, pool, &secret).unwrap());
-        let (sql, connection) = tokio_postgres::connect(&database.url, tokio_postgres::NoTls).await.unwrap();
+        let (sql, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
-        let (checks, connection) = tokio_postgres::connect(&database.url, tokio_postgres::NoTls).await.unwrap();
+        let (checks, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
         let (checks, names) = (Mutex::new(checks), AtomicU64::new(1));
         Arc::new(Self { router: router(Arc::clone(&app)), app, sql, checks, names, _database: database })

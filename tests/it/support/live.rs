@@ -33,14 +33,18 @@ impl Live {
     }
 
     pub async fn with(change: impl FnOnce(&mut ServerConfig)) -> Self {
-        let server = TestServer::with(|config| {
-            let limits = &mut config.limits;
-            (limits.sends_per_s, limits.sends_burst) = (1_000_000, 1_000_000);
-            (limits.frames_per_s, limits.frames_burst) = (1_000_000, 1_000_000);
-            limits.connections_per_address = 10_000;
-            change(config);
-        })
-        .await;
+        Self::of(
+            TestServer::with(|config| {
+                generous(config);
+                change(config);
+            })
+            .await,
+        )
+        .await
+    }
+
+    /// The live half of a server that is there.
+    pub async fn of(server: Arc<TestServer>) -> Self {
         let realtime = Realtime::start(&server.app.database, Box::new(Local));
         server.app.set_realtime(Arc::clone(&realtime));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -55,16 +59,9 @@ impl Live {
         Ws::connect(self.address, &person.token).await
     }
 
-    /// People, the first of whom owns a community with a channel that all of them read.
+    /// [`Room::make`] on this server.
     pub async fn room<const N: usize>(&self) -> Room<N> {
-        let people: [Person; N] = self.people().await;
-        let community = people[0].community().await;
-        for person in &people[1..] {
-            people[0].add(community, person, 0).await;
-        }
-        let group = people[0].group(community).await;
-        let channel = people[0].channel(community, group).await;
-        Room { people, community, group, channel }
+        Room::make(&self.server).await
     }
 
     /// Rows of a channel as the database has them: seq and id.
@@ -93,6 +90,14 @@ impl Drop for Live {
     }
 }
 
+/// Rates that no test meets by accident.
+pub fn generous(config: &mut ServerConfig) {
+    let limits = &mut config.limits;
+    (limits.sends_per_s, limits.sends_burst) = (1_000_000, 1_000_000);
+    (limits.frames_per_s, limits.frames_burst) = (1_000_000, 1_000_000);
+    limits.connections_per_address = 10_000;
+}
+
 /// A channel and the people in it.
 pub struct Room<const N: usize> {
     pub people: [Person; N],
@@ -102,6 +107,18 @@ pub struct Room<const N: usize> {
 }
 
 impl<const N: usize> Room<N> {
+    /// People, the first of whom owns a community with a channel that all of them read.
+    pub async fn make(server: &Arc<TestServer>) -> Self {
+        let people: [Person; N] = server.people().await;
+        let community = people[0].community().await;
+        for person in &people[1..] {
+            people[0].add(community, person, 0).await;
+        }
+        let group = people[0].group(community).await;
+        let channel = people[0].channel(community, group).await;
+        Self { people, community, group, channel }
+    }
+
     /// A message in the channel at the epoch of a fresh room.
     pub fn message(&self, sender: &Person) -> Value {
         message(self.channel, sender, N as u64)
@@ -110,7 +127,12 @@ impl<const N: usize> Room<N> {
 
 /// A `message` for a channel, with an id of its own; also the body of the HTTP request.
 pub fn message(channel: Uuid, sender: &Person, epoch: u64) -> Value {
-    let frame = channel_frame(channel, sender.id, 1, epoch);
+    message_of(channel, sender.id, epoch)
+}
+
+/// The same of somebody's first device.
+pub fn message_of(channel: Uuid, sender: Uuid, epoch: u64) -> Value {
+    let frame = channel_frame(channel, sender, 1, epoch);
     json!({
         "id": new_id(), "channel_id": channel, "kind": "message",
         "ciphertext": STANDARD.encode(frame), "nonce": STANDARD.encode([0; 12]),

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod binary;
+pub mod checker;
 pub mod database;
 pub mod live;
 pub mod server;

@@ -118,7 +118,7 @@ impl TestServer {
 }
 
 /// One for each server: connections are kept and belong to the runtime of the test.
-fn client() -> reqwest::Client {
+pub fn client() -> reqwest::Client {
     // Plain HTTP, but the client wants to know that TLS would be possible.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().timeout(Duration::from_secs(60)).no_proxy().build().unwrap()
