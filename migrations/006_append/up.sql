@@ -255,14 +255,3 @@ BEGIN
     SELECT p.channel_id, coalesce(p.old_seq, p.new_seq) FROM placed p ORDER BY p.ord;
 END
 $$;
-
--- Erases what has expired, at most p_limit rows; answers how many. It needs no lock but those of the rows.
-CREATE FUNCTION erase_expired(p_limit integer) RETURNS bigint LANGUAGE sql AS $$
-    WITH due AS (
-        SELECT channel_id, seq FROM messages WHERE expires_at <= now() AND deleted_at IS NULL
-         ORDER BY expires_at LIMIT p_limit FOR UPDATE SKIP LOCKED
-    ), erased AS (
-        SELECT erase_rows(channel_id, array_agg(seq)) FROM due GROUP BY channel_id
-    )
-    SELECT (SELECT count(*) FROM due) + 0 * (SELECT count(*) FROM erased)
-$$;

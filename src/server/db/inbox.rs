@@ -130,13 +130,3 @@ pub async fn moved(conn: &mut Conn, devices: &[(DeviceAddr, u64)]) -> QueryResul
     .await?;
     Ok(records.into_iter().map(|r| DeviceAddr::new(UserId(r.user_id), r.device_id.cast_unsigned())).collect())
 }
-
-/// Frames older than 30 days and batches older than 7 days go.
-///
-/// # Errors
-/// Of the database.
-pub async fn forget_old(conn: &mut Conn) -> QueryResult<()> {
-    diesel::sql_query("DELETE FROM inbox WHERE created_at < now() - interval '30 days'").execute(conn).await?;
-    diesel::sql_query("DELETE FROM device_batches WHERE created_at < now() - interval '7 days'").execute(conn).await?;
-    Ok(())
-}

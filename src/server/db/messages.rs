@@ -338,17 +338,3 @@ pub async fn mark_read(conn: &mut Conn, channel: ChannelId, user: UserId, seq: u
     .await?;
     Ok(moved.into_iter().next().map(|marker| marker.read_seq.unsigned_abs()))
 }
-
-/// Erases what has expired, at most `limit` rows; answers how many.
-///
-/// # Errors
-/// Of the database.
-pub async fn erase_expired(conn: &mut Conn, limit: i32) -> QueryResult<u64> {
-    #[derive(QueryableByName)]
-    struct Count {
-        #[diesel(sql_type = BigInt)]
-        erased: i64,
-    }
-    let count: Count = diesel::sql_query("SELECT erase_expired($1) AS erased").bind::<Integer, _>(limit).get_result(conn).await?;
-    Ok(count.erased.unsigned_abs())
-}

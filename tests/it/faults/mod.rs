@@ -1,6 +1,6 @@
 //! Crashes, cuts and full queues.
 
-mod expiry;
 mod commit;
+mod expiry;
 mod schema;
 mod torture;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use chat::protocol::codec::Encoding;
+use chat::server::db::expiry;
 use serde_json::{Value, json};
 
 use crate::support::api::{Person, new_id};
@@ -242,9 +243,9 @@ async fn what_expires_is_erased_and_keeps_its_place() {
     let row = room.people[1].get(&path).await.is(200);
     assert!(row["expires_at"].as_str().unwrap() > sent["created_at"].as_str().unwrap());
     let mut conn = live.app.db().await.unwrap();
-    assert_eq!(chat::server::db::messages::erase_expired(&mut conn, 100).await.unwrap(), 0);
+    assert_eq!(expiry::erase_messages(&mut conn).await.unwrap(), 0);
     live.sql.execute("UPDATE messages SET expires_at = now() WHERE channel_id = $1", &[&room.channel]).await.unwrap();
-    assert_eq!(chat::server::db::messages::erase_expired(&mut conn, 100).await.unwrap(), 1);
+    assert_eq!(expiry::erase_messages(&mut conn).await.unwrap(), 1);
     let row = room.people[1].get(&path).await.is(200);
     assert!(row["deleted_at"].is_string() && row.get("ciphertext").is_none() && row.get("expires_at").is_none());
     assert_eq!(row["seq"], 1);
