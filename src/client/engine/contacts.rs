@@ -410,6 +410,7 @@ impl Engine {
                     .hint("Remove it with :devices if it is not yours."),
             );
         }
+        self.reach_again(cx, user_id)?;
         if !removed.is_empty() {
             self.rotate_chains_of(cx, user_id)?;
         }

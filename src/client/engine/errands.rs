@@ -142,9 +142,8 @@ impl Engine {
     }
 
     fn reply(&self, cx: &mut Cx<'_>, request: Option<RequestId>, reply: Reply) {
-        match (request, reply) {
-            (Some(request), reply) => self.done(cx, request, reply),
-            (None, _) => {}
+        if let Some(request) = request {
+            self.done(cx, request, reply);
         }
     }
 
@@ -678,14 +677,14 @@ impl Engine {
         preview: &InvitePreview,
     ) -> Result<Option<Answer>, Problem> {
         let log_id: LogId = preview.community.id.into();
-        if let Some(secret) = &secret {
-            if secret.log_id != log_id || !self.pin_genesis(cx, log_id, &secret.genesis) {
-                return Err(Problem::new(
-                    ProblemKind::Crypto,
-                    "The server answers this invite with another community than the one it was made for.",
-                )
-                .hint("Ask the person who invited you."));
-            }
+        if let Some(secret) = &secret
+            && (secret.log_id != log_id || !self.pin_genesis(cx, log_id, &secret.genesis))
+        {
+            return Err(Problem::new(
+                ProblemKind::Crypto,
+                "The server answers this invite with another community than the one it was made for.",
+            )
+            .hint("Ask the person who invited you."));
         }
         if self.role_in_log(log_id, self.me_id()).is_some() && self.places.communities.contains_key(&preview.community.id) {
             return Ok(Some(Answer::Community(preview.community.id)));

@@ -18,7 +18,8 @@ use super::held::{HeldFrame, channel_key};
 use super::lines::LineBody;
 use super::membership::LogStatus;
 use super::outbox::{RowSend, Sealed};
-use super::sessions::{Incoming, Outcome, SentContent, SentWhat, of_addr, to_addr};
+use super::receive::{Incoming, Outcome};
+use super::sessions::{SentContent, SentWhat, of_addr, to_addr};
 use super::timeline::{Origin, RowFacts};
 use super::{Cx, Engine};
 

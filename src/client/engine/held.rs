@@ -13,7 +13,8 @@ use crate::protocol::ids::{ChannelId, DeviceAddr, MessageId, UserId};
 
 use super::db::key;
 use super::lines::{Line, LineBody};
-use super::sessions::{Incoming, Outcome, SentContent, SentKey, SentWhat};
+use super::receive::{Incoming, Outcome};
+use super::sessions::{SentContent, SentKey, SentWhat};
 use super::{Cx, Engine};
 
 /// Frames of one conversation.

@@ -58,7 +58,10 @@ impl LogState {
     }
 }
 
-pub(super) fn open(store: &dyn Store) -> Result<(BTreeMap<LogId, LogState>, BTreeMap<LogId, LogFeed>), StoreError> {
+/// Logs by their id.
+pub(super) type ById<T> = BTreeMap<LogId, T>;
+
+pub(super) fn open(store: &dyn Store) -> Result<(ById<LogState>, ById<LogFeed>), StoreError> {
     let db = Db::new(store);
     let (mut logs, mut feeds) = (BTreeMap::new(), BTreeMap::new());
     for (_, record) in db.scan(Table::Logs, &[], usize::MAX)? {
@@ -343,7 +346,7 @@ impl Engine {
             for channel_id in channels {
                 self.pin_log(cx, channel_id)?;
             }
-            if !self.feeds.get(&log_id).is_some_and(|feed| feed.pending.len() > 1) {
+            if self.feeds.get(&log_id).is_none_or(|feed| feed.pending.len() <= 1) {
                 self.retry_held(cx)?;
             }
         }

@@ -4,8 +4,8 @@
 //! through [`Store`] and writes only by returning [`Changes`](super::store::Changes), which the driver saves before it
 //! performs the rest. Start with [`io`], then [`Engine::handle`]; each concern has its file:
 //!
-//! `keys` this device · `sync` streams in step · `outbox` what waits · `contacts` whom we know by which keys · `sessions`
-//! and `held` frames of devices · `membership` who belongs where · `groups` channel keys · `timeline` and `lines` what was
+//! `keys` this device · `sync` and `events` streams in step · `outbox` what waits · `contacts` whom we know by which keys ·
+//! `sessions`, `receive` and `held` frames of devices · `membership` who belongs where · `groups` channel keys · `timeline` and `lines` what was
 //! said · `places` and `tree` what the server shows · `commands` and `errands` what the user asks for.
 //!
 //! Nothing here acts at once: every step ends in [`Engine::pump`], which looks at what is wanted and possible and asks for
@@ -15,6 +15,7 @@ mod commands;
 mod contacts;
 mod db;
 mod errands;
+mod events;
 mod groups;
 mod held;
 mod http;
@@ -25,6 +26,7 @@ mod membership;
 mod outbox;
 mod places;
 mod receipts;
+mod receive;
 mod search;
 mod sessions;
 mod sync;

@@ -112,5 +112,5 @@ impl Store for MemoryStore {
 mod tests {
     use super::MemoryStore;
 
-    crate::client::store::conformance::store_tests!(|| MemoryStore::new());
+    crate::client::store::conformance::store_tests!(MemoryStore::new);
 }

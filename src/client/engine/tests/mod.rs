@@ -43,14 +43,17 @@ struct Client {
     crash: bool,
 }
 
+type Filter = Box<dyn FnMut(Who, &mut ServerFrame) -> bool>;
+type Tamper = Box<dyn FnMut(Who, &Request, &mut serde_json::Value)>;
+
 struct World {
     server: Server,
     clients: Vec<Client>,
     rng: TestRng,
     /// Frames from the server pass here first; false drops them.
-    filter: Option<Box<dyn FnMut(usize, &mut ServerFrame) -> bool>>,
+    filter: Option<Filter>,
     /// Answers over HTTP pass here.
-    tamper: Option<Box<dyn FnMut(usize, &Request, &mut serde_json::Value)>>,
+    tamper: Option<Tamper>,
 }
 
 /// An index into [`World::clients`].

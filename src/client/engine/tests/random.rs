@@ -75,7 +75,7 @@ impl Plan {
                 self.written.iter().filter(|(at, ..)| *at == channel_id).map(|(.., text)| text).collect();
             for who in 0..self.people {
                 let by = |text: &&String| text.ends_with(&format!("of {who}"));
-                let written: Vec<&String> = expected.iter().copied().filter(|text| by(&text)).collect();
+                let written: Vec<&String> = expected.iter().copied().filter(by).collect();
                 let read: Vec<&String> = texts.iter().filter(by).collect();
                 assert_eq!(read, written, "seed {seed}: the words of {who} in their order, each once");
             }
