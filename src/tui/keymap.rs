@@ -270,6 +270,7 @@ const DEFAULTS: &[(Context, Action, &str)] = &[
     (C::Main, A::Outbox, "f6"),
     (C::Main, A::NextUnread, "alt-a | f7"),
     (C::Main, A::Safety, "f8"),
+    (C::Main, A::Reconnect, "f12"),
     (C::Main, A::PreviousChannel, "alt-up"),
     (C::Main, A::NextChannel, "alt-down"),
     (C::Main, A::MarkRead, "alt-l"),

@@ -3,6 +3,8 @@
 //! The parser decodes entities (`&#27;` is ESC), so every piece of text is sanitised here, after parsing and last. A line break that
 //! was typed is a line break. HTML, images and headings are shown as what they are: text.
 
+use std::borrow::Cow;
+
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
@@ -30,7 +32,8 @@ pub fn render(text: &Untrusted, cells: usize, theme: &Theme, me: &str) -> Vec<Li
         in_code: false,
         blank_due: false,
     };
-    for event in Parser::new_ext(text.raw(), Options::ENABLE_STRIKETHROUGH) {
+    let source = visible_returns(text.raw());
+    for event in Parser::new_ext(&source, Options::ENABLE_STRIKETHROUGH) {
         renderer.event(event);
     }
     renderer.flush();
@@ -38,6 +41,14 @@ pub fn render(text: &Untrusted, cells: usize, theme: &Theme, me: &str) -> Vec<Li
         renderer.lines.push(Line::default());
     }
     renderer.lines
+}
+
+/// The parser takes a lone carriage return for a line break, which would hide that somebody sent one.
+fn visible_returns(text: &str) -> Cow<'_, str> {
+    if !text.contains('\r') {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.replace("\r\n", "\n").replace('\r', "␍"))
 }
 
 /// What stands before every line of a block.
@@ -416,6 +427,11 @@ mod tests {
                 ("@ana".to_owned(), theme.mention()),
             ]
         );
+    }
+
+    #[test]
+    fn a_carriage_return_starts_no_line() {
+        assert_eq!(plain("one\r\ntwo\rana 14:02", 40), ["one", "two␍ana 14:02"]);
     }
 
     #[test]

@@ -132,9 +132,7 @@ impl App {
                 let why = Clean::from_untrusted(why);
                 self.notice = Some(crate::tui::app::Notice {
                     text: Clean::ours(format!("offline: {why}.{when}")),
-                    hint: Clean::ours(
-                        "You can read and write; what you send waits here and goes out once. /reconnect tries now.",
-                    ),
+                    hint: Clean::ours("You can read and write; what you send waits here and goes out once. F12 tries now."),
                     error: true,
                     until: None,
                 });

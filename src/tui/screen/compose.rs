@@ -195,8 +195,8 @@ impl App {
             return;
         }
         if let Some(block) = self.send_block() {
-            let (what, key) = block_words(block);
-            self.fail(format!("not sent: {what}"), format!("Your text is still here. {key}"));
+            let (what, _) = block_words(block);
+            self.fail(format!("not sent: {what}"), "Your text is still here.");
             return;
         }
         // A message may begin with a slash: the first of two is dropped.
@@ -509,24 +509,23 @@ pub(super) fn emoji_named(name: &str) -> impl Iterator<Item = (&'static str, &'s
     exact.into_iter().chain(rest.filter(move |(_, emoji)| exact.is_none_or(|(_, first)| first != *emoji)))
 }
 
-/// What stops sending, and the key that helps.
+/// What stops sending, and what helps.
 pub(super) fn block_words(block: &SendBlock) -> (String, String) {
     match block {
         SendBlock::IdentityChanged { name, was_verified, .. } => {
-            let name = Clean::from_untrusted(name);
-            let was = if *was_verified { ", and you had verified the old one" } else { "" };
-            (format!("the identity key of {name} changed{was}"), "F8 shows the old and the new; /trust decides.".to_owned())
+            let was = if *was_verified { " You had verified the old one." } else { "" };
+            (
+                format!("the identity key of {} changed: F8 compares and decides", Clean::from_untrusted(name)),
+                format!("Nothing is sent until then.{was}"),
+            )
         }
         SendBlock::Equivocation { name, .. } => (
-            format!(
-                "two different device lists of {} exist under one number: the server or a device lies",
-                Clean::from_untrusted(name)
-            ),
-            "Nothing more goes there. Ask them another way; F8 shows what is known.".to_owned(),
+            format!("two device lists of {} contradict each other: F8 shows them", Clean::from_untrusted(name)),
+            "The server or a device lies, so nothing more goes there. Ask them another way.".to_owned(),
         ),
         SendBlock::LogStopped => (
-            "the signed list of members here is damaged, so nobody can tell who would read this".to_owned(),
-            "Ask the owner of the community.".to_owned(),
+            "the signed list of members here is damaged".to_owned(),
+            "Nobody can tell who would read this, so nothing is sent. Ask the owner of the community.".to_owned(),
         ),
         SendBlock::ReadOnly => ("only moderators write here".to_owned(), String::new()),
         SendBlock::Archived => ("this channel is archived".to_owned(), String::new()),

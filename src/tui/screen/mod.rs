@@ -30,6 +30,14 @@ pub fn view(app: &App, frame: &mut Frame<'_>) {
     for overlay in &app.overlays {
         cursor = overlay.view(frame, area, app);
     }
+    if app.theme.glyphs.ascii {
+        // The sign for a cut is ours, so it follows the theme too.
+        for cell in &mut frame.buffer_mut().content {
+            if cell.symbol() == "…" {
+                cell.set_symbol("~");
+            }
+        }
+    }
     if let Some((x, y)) = cursor
         && area.contains((x, y).into())
     {

@@ -328,7 +328,7 @@ impl App {
                 |block: &&SendBlock| !matches!(block, SendBlock::ReadOnly | SendBlock::Archived | SendBlock::NotMember);
             if let Some(block) = self.send_block().filter(alarming) {
                 let (what, key) = block_words(block);
-                add(&Clean::ours(format!("! {what}. Nothing is sent until you decide.")), theme.warning());
+                add(&Clean::ours(format!("! {what}")), theme.warning());
                 add(&Clean::ours(format!("  {key}")), theme.text());
             }
             let community = self.chat.channel_id().and_then(|id| self.world.channel(id)?.community_id);
@@ -387,17 +387,23 @@ fn status(app: &App, frame: &mut Frame<'_>, area: Rect) {
     let pressed = if app.pressed.is_empty() { String::new() } else { format!("{} …", crate::tui::keymap::show(&app.pressed)) };
     let hints = if pressed.is_empty() { key_hints(app) } else { vec![(pressed, String::new())] };
     let keep = if cells > used + width(&right) + 2 { width(&right) } else { 0 };
-    for (key, what) in hints {
+    let cost = |(key, what): &(String, String)| 2 + width(key) + usize::from(!what.is_empty()) + width(what);
+    // Help is the last hint and the last to go.
+    let help = hints.last().map_or(0, cost);
+    let count = hints.len();
+    for (at, hint) in hints.into_iter().enumerate() {
         let room = cells.saturating_sub(used + keep + 2);
-        let needed = 3 + width(&key) + usize::from(!what.is_empty()) + width(&what);
-        if needed > room {
-            break;
+        let reserved = if at + 1 < count { help } else { 0 };
+        if cost(&hint) + reserved > room {
+            continue;
         }
-        let gap = if used == 0 || spans.len() < 3 { 3 } else { 2 };
-        spans.push(Span::raw(" ".repeat(gap)));
-        spans.push(Span::styled(key.clone(), theme.key()));
-        spans.push(Span::styled(if what.is_empty() { String::new() } else { format!(" {what}") }, theme.dim()));
-        used += gap + width(&key) + usize::from(!what.is_empty()) + width(&what);
+        used += cost(&hint);
+        let (key, what) = hint;
+        spans.push(Span::raw("  "));
+        spans.push(Span::styled(key, theme.key()));
+        if !what.is_empty() {
+            spans.push(Span::styled(format!(" {what}"), theme.dim()));
+        }
     }
     if keep > 0 {
         spans.push(Span::raw(" ".repeat(cells.saturating_sub(used + keep))));
@@ -446,13 +452,13 @@ fn key_hints(app: &App) -> Vec<(String, String)> {
             &[(Action::Accept, "open"), (Action::FocusComposer, "back"), (Action::Search, "search"), (Action::Help, "help")]
         }
     };
+    let wanted = if app.chat.main.is_none() {
+        &[(Action::Switch, "switch"), (Action::Palette, "commands"), (Action::Help, "help")]
+    } else {
+        wanted
+    };
     let offline = matches!(app.world.connection, Connection::Offline { .. });
-    let first = offline.then(|| (":reconnect".to_owned(), "try now".to_owned()));
-    let hints = wanted.iter().filter_map(|(action, what)| Some((app.keymap.hint(&contexts, *action)?, (*what).to_owned())));
-    // Typing a colon writes a colon in the composer, so the hint names the palette key there.
-    let first = first.map(|(name, what)| match app.focus() {
-        Focus::Composer(_) => (name.replacen(':', "/", 1), what),
-        _ => (name, what),
-    });
-    first.into_iter().chain(hints.filter(|_| contexts.first() != Some(&Context::Form))).collect()
+    let first = offline.then_some((Action::Reconnect, "try now"));
+    let hints = first.iter().chain(wanted);
+    hints.filter_map(|(action, what)| Some((app.keymap.hint(&contexts, *action)?, (*what).to_owned()))).collect()
 }
