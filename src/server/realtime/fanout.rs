@@ -297,7 +297,12 @@ impl Fanout {
 const fn changes_access(event: &Event) -> bool {
     matches!(
         event,
-        Event::ChannelAdded { .. } | Event::CommunityAdded { .. } | Event::CommunityRemoved { .. } | Event::ChannelRemoved { .. }
+        Event::ChannelAdded { .. }
+            | Event::CommunityAdded { .. }
+            | Event::CommunityRemoved { .. }
+            | Event::ChannelRemoved { .. }
+            | Event::Group { .. }
+            | Event::GroupRemoved { .. }
     )
 }
 
