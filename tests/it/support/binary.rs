@@ -267,12 +267,6 @@ impl Home {
     pub async fn chat<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Output {
         run(&mut self.command(arguments)).await
     }
-
-    /// Runs a command that reads this.
-    pub async fn chat_with_input<'a>(&self, arguments: impl IntoIterator<Item = &'a str>, input: &str) -> Output {
-        self.write("stdin", input);
-        run(self.command(arguments).stdin(std::fs::File::open(self.path("stdin")).unwrap())).await
-    }
 }
 
 /// Runs a command to its end, which must come.
