@@ -43,9 +43,7 @@ fn benchmark(criterion: &mut Criterion) {
         let place = dir.path().join(messages.to_string());
         let (profile, key) = runtime.block_on(prepare(&place, messages));
         group.bench_function(format!("{messages} messages"), |bencher| {
-            bencher.iter_custom(|times| {
-                (0..times).map(|_| runtime.block_on(first_frame(&profile, key.copy()))).sum()
-            });
+            bencher.iter_custom(|times| (0..times).map(|_| runtime.block_on(first_frame(&profile, key.copy()))).sum());
         });
     }
     group.finish();
@@ -105,7 +103,9 @@ async fn prepare(place: &Path, messages: u64) -> (Profile, StoreKey) {
     };
     ask(&begun.client, &mut begun.events, message).await;
     while let Some(event) = begun.events.recv().await {
-        let committed = |items: &[std::sync::Arc<chat::client::model::TimelineItem>]| items.iter().any(|item| item.seq.is_some() && item.mine);
+        let committed = |items: &[std::sync::Arc<chat::client::model::TimelineItem>]| {
+            items.iter().any(|item| item.seq.is_some() && item.mine)
+        };
         if matches!(&event, ClientEvent::Timeline { items, .. } if committed(items)) {
             break;
         }

@@ -115,8 +115,7 @@ impl FromStr for Key {
         let bad = || BadKey(text.to_owned());
         let mut mods = KeyModifiers::NONE;
         let mut rest = text;
-        loop {
-            let Some((name, tail)) = rest.split_once('-').filter(|(_, tail)| !tail.is_empty()) else { break };
+        while let Some((name, tail)) = rest.split_once('-').filter(|(_, tail)| !tail.is_empty()) {
             mods |= match name {
                 "ctrl" => KeyModifiers::CONTROL,
                 "alt" => KeyModifiers::ALT,

@@ -261,7 +261,7 @@ async fn transfer(
 /// # Errors
 /// 400 `validation` when it is another one.
 pub fn transfer_op<'a>(app: &App, body: &'a Transfer, auth: &Auth) -> ApiResult<Signed<'a>> {
-    Signed::read(&app, "log_op", &body.log_op, auth)?.expect(
+    Signed::read(app, "log_op", &body.log_op, auth)?.expect(
         "the role op that makes new_owner_id the owner",
         |op| matches!(op, Change::SetRole { user, role: LogRole::Owner } if user == body.new_owner_id.as_bytes()),
     )

@@ -186,19 +186,29 @@ impl App {
 
     pub(super) fn answer_yes(&mut self, yes: Yes) {
         match yes {
-            Yes::Delete { channel_id, target } => self.ask(Pending::Quiet, Command::Delete { channel_id, target }),
-            Yes::Discard { channel_id, id } => self.ask(Pending::Quiet, Command::Discard { channel_id, id }),
-            Yes::Leave(community_id) => self.ask(Pending::Toast("you left".to_owned()), Command::Leave { community_id }),
+            Yes::Delete { channel_id, target } => {
+                self.ask(Pending::Quiet, Command::Delete { channel_id, target });
+            }
+            Yes::Discard { channel_id, id } => {
+                self.ask(Pending::Quiet, Command::Discard { channel_id, id });
+            }
+            Yes::Leave(community_id) => {
+                self.ask(Pending::Toast("you left".to_owned()), Command::Leave { community_id });
+            }
             Yes::Remove { community_id, user_id, ban } => {
                 let done =
                     if ban { "banned; new keys were made for the rest" } else { "removed; new keys were made for the rest" };
-                self.ask(Pending::Toast(done.to_owned()), Command::Kick { community_id, user_id, ban, reason: None })
+                self.ask(Pending::Toast(done.to_owned()), Command::Kick { community_id, user_id, ban, reason: None });
             }
-            Yes::Verify(user_id) => self.ask(Pending::SafetyAgain(user_id), Command::Verify { user_id, code: None }),
+            Yes::Verify(user_id) => {
+                self.ask(Pending::SafetyAgain(user_id), Command::Verify { user_id, code: None });
+            }
             Yes::Trust { user_id, send_waiting } => {
-                self.ask(Pending::SafetyAgain(user_id), Command::Trust { user_id, send_waiting })
+                self.ask(Pending::SafetyAgain(user_id), Command::Trust { user_id, send_waiting });
             }
-            Yes::LogOut => self.ask(Pending::LogOut, Command::LogOut),
+            Yes::LogOut => {
+                self.ask(Pending::LogOut, Command::LogOut);
+            }
             Yes::MarkAllRead => {
                 let unread: Vec<_> = self.world.channels().filter(|channel| channel.unread > 0).cloned().collect();
                 for channel in unread {
@@ -206,9 +216,8 @@ impl App {
                     let seq = channel.read_seq.saturating_add(channel.unread);
                     self.mark_read(channel.id, seq);
                 }
-                return;
             }
-        };
+        }
     }
 
     // Getting around.

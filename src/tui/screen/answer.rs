@@ -137,11 +137,12 @@ impl App {
                     until: None,
                 });
             }
-            Connection::Online { .. } if !matches!(old, Connection::Online { .. }) => {
-                // Whatever was said about being offline is over.
-                if self.notice.as_ref().is_some_and(|notice| notice.text.as_str().starts_with("offline:")) {
-                    self.notice = None;
-                }
+            // Whatever was said about being offline is over.
+            Connection::Online { .. }
+                if !matches!(old, Connection::Online { .. })
+                    && self.notice.as_ref().is_some_and(|notice| notice.text.as_str().starts_with("offline:")) =>
+            {
+                self.notice = None;
             }
             _ => {}
         }

@@ -10,7 +10,6 @@ use crate::client::model::{ChannelNode, Connection, Trust};
 use crate::protocol::channels::ChannelKind;
 use crate::tui::app::App;
 use crate::tui::command::Action;
-use crate::tui::keymap::Context;
 use crate::tui::text::{Clean, width, wrap};
 use crate::tui::time;
 use crate::tui::widget::popup;

@@ -13,7 +13,7 @@ use chat::client::setup::{self, Server};
 use chat::client::unlock::{self, Protection};
 use chat::client::{Client, Events, Settings};
 use chat::protocol::communities::Visibility;
-use chat::protocol::ids::{ChannelId, CommunityId};
+use chat::protocol::ids::ChannelId;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -212,7 +212,6 @@ pub struct Two {
     pub server: TestServer,
     pub alice: Home,
     pub bob: Home,
-    pub community: CommunityId,
     pub ops: ChannelId,
 }
 
@@ -253,6 +252,6 @@ impl Two {
         until(&mut events, wanted).await;
         client.close().await;
         other.close().await;
-        Self { server, alice, bob, community, ops }
+        Self { server, alice, bob, ops }
     }
 }
