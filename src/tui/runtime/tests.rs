@@ -1,3 +1,5 @@
+//! The loop against a terminal and a client that are played.
+
 use std::cell::RefCell;
 use std::rc::Rc;
 

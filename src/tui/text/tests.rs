@@ -1,3 +1,5 @@
+//! What no text from outside can do.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -171,21 +171,3 @@ async fn no_secret_is_in_the_arguments_or_the_output_of_an_error() {
     assert_eq!(run.code, 9);
     assert!(!run.err.contains("a wrong but long passphrase"));
 }
-
-#[tokio::test]
-async fn scripts_that_run_at_once_share_the_profile_and_send_once_each() {
-    let two = Two::new().await;
-    let texts: Vec<String> = (0..8).map(|n| format!("alarm {n}")).collect();
-    let runs = futures_util::future::join_all(texts.iter().map(|text| {
-        let home = &two.alice;
-        async move { home.run(&["send", "#ops", text]).await }
-    }))
-    .await;
-    for run in runs {
-        run.ok();
-    }
-    let mut heard: Vec<String> =
-        messages(&two.bob, &["tail"]).await.iter().map(|message| message["text"].as_str().unwrap().to_owned()).collect();
-    heard.sort();
-    assert_eq!(heard, texts);
-}
