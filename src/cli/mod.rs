@@ -1,7 +1,7 @@
 //! The command line: one file for each subcommand, and here the grammar, the exit codes and what every subcommand shares.
 //!
 //! A subcommand is a plain function `run(args, &Globals)`; the kind of the [`Problem`] that it ends with is the exit code.
-//! No subcommand prints text from outside except through [`print`], takes a secret from `argv`, or prompts when
+//! No subcommand prints text from outside except through [`mod@print`], takes a secret from `argv`, or prompts when
 //! `--no-input` is given. Start with [`Command`]; [`session`] opens a profile for all of them.
 
 use std::ffi::OsString;

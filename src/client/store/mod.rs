@@ -4,7 +4,7 @@
 //! driver saves in one transaction before anything of that step leaves the machine (`crypto.md` 17). Most of it is opaque
 //! records in named tables, so that a store can seal each value without knowing what it is; only messages have columns,
 //! because they are paged and searched. This module knows no file and no SQL; [`memory`] is the reference and
-//! [`conformance`] the suite that every store passes.
+//! `conformance` the suite that every store passes.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -232,7 +232,8 @@ async fn a_refused_frame_leaves_the_connection_open_and_garbage_ends_it() {
         far.says(text("{"));
         (refused, pong)
     };
-    let (outcome, (refused, pong)) = tokio::join!(serve(&mut near, &queue, Encoding::Json, RATE, &mut Slow), talking);
+    let mut handler = Slow;
+    let (outcome, (refused, pong)) = tokio::join!(serve(&mut near, &queue, Encoding::Json, RATE, &mut handler), talking);
     assert!(matches!(outcome, Outcome::Close(close::BAD_FRAME, _)), "{outcome:?}");
     finish(&mut near, outcome).await;
     drop(near);
