@@ -22,11 +22,18 @@ impl Engine {
                 self.follow(cx, id.into(), 0)
             }
             Event::ChannelRemoved { channel_id } => self.lose_stream(cx, channel_id.into()),
+            // A private group: everybody else learns of groups by the stream of the community.
+            Event::Group { group } => self.add_group(cx, group),
+            Event::GroupRemoved { group_id } => {
+                self.unfollow(cx, group_id.into());
+                self.places.remove_group(&mut cx.db, group_id);
+                Ok(())
+            }
             Event::CommunityAdded { community } => {
                 let id = community.id;
                 self.add_community(cx, community)?;
                 self.follow(cx, id.into(), 0)?;
-                self.want(Load::Groups(id));
+                self.want(Load::Groups(id, None));
                 self.want(Load::Channels);
                 Ok(())
             }

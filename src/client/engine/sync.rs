@@ -34,7 +34,8 @@ const LOADS_MAX: usize = 10_000;
 pub(super) enum Load {
     Communities(Option<String>),
     Channels,
-    Groups(CommunityId),
+    /// With the cursor of the page.
+    Groups(CommunityId, Option<String>),
     Members(CommunityId, Option<String>),
     Channel(ChannelId),
 }
@@ -222,7 +223,7 @@ impl Engine {
         let missing: Vec<CommunityId> =
             self.places.communities.keys().filter(|id| !self.places.members.contains_key(id)).copied().collect();
         for id in missing {
-            self.want(Load::Groups(id));
+            self.want(Load::Groups(id, None));
             self.want(Load::Members(id, None));
         }
     }
@@ -269,7 +270,7 @@ impl Engine {
         Ok(())
     }
 
-    fn unfollow(&mut self, cx: &mut Cx<'_>, stream: StreamId) {
+    pub(super) fn unfollow(&mut self, cx: &mut Cx<'_>, stream: StreamId) {
         self.sync.cursors.remove(&stream);
         self.sync.heads.remove(&stream);
         self.sync.held.remove(&stream);
@@ -289,7 +290,7 @@ impl Engine {
             let path = match &load {
                 Load::Communities(cursor) => paged("/communities", cursor.as_deref()),
                 Load::Channels => "/channels".to_owned(),
-                Load::Groups(id) => format!("/communities/{id}/groups"),
+                Load::Groups(id, cursor) => paged(&format!("/communities/{id}/groups"), cursor.as_deref()),
                 Load::Members(id, cursor) => paged(&format!("/communities/{id}/members"), cursor.as_deref()),
                 Load::Channel(id) => format!("/channels/{id}"),
             };
@@ -472,10 +473,13 @@ impl Engine {
                     self.add_channel(cx, channel)?;
                 }
             }
-            Load::Groups(_) => {
+            Load::Groups(id, _) => {
                 if let Some(page) = body.parse::<Page<Group>>() {
                     for group in page.items {
                         self.add_group(cx, group)?;
+                    }
+                    if let Some(cursor) = page.next_cursor {
+                        self.want(Load::Groups(id, Some(cursor)));
                     }
                 }
             }
@@ -503,7 +507,7 @@ impl Engine {
         self.hint_log_head(id.into(), community.log_head_seq);
         self.places.put_community(&mut cx.db, community)?;
         if new {
-            self.want(Load::Groups(id));
+            self.want(Load::Groups(id, None));
             self.want(Load::Members(id, None));
         }
         self.want_log(id.into());
