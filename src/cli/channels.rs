@@ -24,7 +24,7 @@ pub fn run(globals: &Globals) -> Result<(), Stop> {
 
 async fn list(session: &mut Session, globals: &Globals) -> Result<(), Stop> {
     if !session.online(CATCH_UP).await && !globals.quiet {
-        report(&session.offline().hint("This is what is on this machine."), globals);
+        report(&session.offline("This is what is on this machine."), globals);
     }
     let mut out = Printer::new(globals);
     for (name, node) in channels(&session.tree) {

@@ -125,6 +125,11 @@ async fn examine(globals: &Globals) -> Vec<Finding> {
     for path in [profile.data.clone(), profile.key(), profile.store()] {
         findings.push(private(&path));
     }
+    findings.push(match unlock::remembered(&profile) {
+        Ok(Some(_)) => Finding::ok("key", "the kernel remembers it"),
+        Ok(None) => Finding::ok("key", "wants the passphrase"),
+        Err(problem) => Finding::of("key", Verdict::Bad, &problem),
+    });
     findings.push(match lock::owner(&profile) {
         Ok(Some(owner)) => Finding::ok("client", format!("process {} owns the profile", owner.pid)),
         Ok(None) => Finding::ok("client", "none is running"),

@@ -38,7 +38,7 @@ pub fn run(args: JoinArgs, globals: &Globals) -> Result<(), Stop> {
 
 async fn join(session: &mut Session, link: InviteText, globals: &Globals) -> Result<(), Stop> {
     if !session.online(LINE).await {
-        return Err(session.offline().hint("Nothing happened; try again later.").into());
+        return Err(session.offline("Nothing happened; try again later.").into());
     }
     let id = match session.call(Command::Join { link }).await? {
         Answer::Community(id) => id,

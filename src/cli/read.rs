@@ -42,7 +42,7 @@ pub fn run(args: ReadArgs, globals: &Globals) -> Result<(), Stop> {
 async fn read(session: &mut Session, args: &ReadArgs, globals: &Globals) -> Result<(), Stop> {
     let online = session.online(CATCH_UP).await;
     if !online && !globals.quiet {
-        report(&session.offline().hint("This is what is on this machine."), globals);
+        report(&session.offline("This is what is on this machine."), globals);
     }
     let channel = args.target.find(&session.tree)?;
     let read_seq = channels(&session.tree).iter().find(|(name, _)| name.id == channel.id).map_or(0, |(_, node)| node.read_seq);

@@ -112,7 +112,7 @@ async fn send(
     let deadline = Instant::now() + within;
     let online = session.online(within).await;
     if !online && !args.queue && kept.is_none() {
-        return Err(session.offline().hint("Nothing was sent or kept; --queue keeps it for later, --wait waits.").into());
+        return Err(session.offline("Nothing was sent or kept; --queue keeps it for later, --wait waits.").into());
     }
     let channel = args.target.open(session).await?;
     let place = Place { channel_id: channel.id, thread: resolve(args.thread, session, channel.id).await? };

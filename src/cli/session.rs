@@ -236,15 +236,15 @@ impl Session {
         }
     }
 
-    /// Why there is no line.
-    pub fn offline(&self) -> Problem {
+    /// Why there is no line, and what that means for what was asked.
+    pub fn offline(&self, meaning: &str) -> Problem {
         match &self.connection {
             Connection::LoggedOut { why } => Problem::new(ProblemKind::Auth, format!("not logged in: {}", why.raw()))
-                .hint("Run `chat login`; your history is kept."),
+                .hint(format!("Run `chat login`; your history is kept. {meaning}")),
             Connection::Offline { why, .. } => {
-                Problem::new(ProblemKind::Network, format!("the server cannot be reached: {}", why.raw()))
+                Problem::new(ProblemKind::Network, format!("the server cannot be reached: {}", why.raw())).hint(meaning)
             }
-            _ => Problem::new(ProblemKind::Network, "the server does not answer"),
+            _ => Problem::new(ProblemKind::Network, "the server does not answer").hint(meaning),
         }
     }
 

@@ -49,7 +49,7 @@ pub fn run(args: TailArgs, globals: &Globals) -> Result<(), Stop> {
 
 async fn tail(session: &mut Session, args: &TailArgs, globals: &Globals) -> Result<(), Stop> {
     if !session.online(CATCH_UP).await && !globals.quiet {
-        report(&session.offline().hint("This is what is on this machine."), globals);
+        report(&session.offline("This is what is on this machine."), globals);
     }
     let mut chosen = Vec::new();
     for target in &args.targets {
@@ -94,7 +94,7 @@ async fn tail(session: &mut Session, args: &TailArgs, globals: &Globals) -> Resu
             ClientEvent::Connection(Connection::Offline { .. } | Connection::LoggedOut { .. }) if up => {
                 up = false;
                 if !globals.quiet {
-                    report(&session.offline().hint("Trying again; nothing will be missed."), globals);
+                    report(&session.offline("Trying again; nothing will be missed."), globals);
                 }
             }
             _ => {}

@@ -150,8 +150,10 @@ pub fn keyring_works() -> bool {
 pub fn provided_passphrase() -> Result<Option<SecretText>, Problem> {
     if let Some(path) = std::env::var_os("CHAT_PASSPHRASE_FILE") {
         let path = std::path::PathBuf::from(path);
-        let file = File::open(&path).map_err(|error| io_problem("read", &path, &error).kind(ProblemKind::Locked))?;
-        return read_secret(file).map(Some).map_err(|error| io_problem("read", &path, &error).kind(ProblemKind::Locked));
+        return File::open(&path).and_then(read_secret).map(Some).map_err(|error| {
+            Problem::new(ProblemKind::Locked, format!("CHAT_PASSPHRASE_FILE: cannot read {}: {error}", path.display()))
+                .hint("The first line of that file is the passphrase.")
+        });
     }
     let Some(text) = std::env::var_os("CHAT_PASSPHRASE_FD") else { return Ok(None) };
     let wrong = |what: String| Problem::new(ProblemKind::Locked, format!("CHAT_PASSPHRASE_FD: {what}"));

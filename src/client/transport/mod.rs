@@ -195,8 +195,13 @@ impl ServerUrl {
         }
         let parsed = if text.contains("://") { Url::parse(text) } else { Url::parse(&format!("https://{text}")) };
         let mut url = parsed.map_err(|error| wrong(&error.to_string()))?;
-        if url.host_str().is_none_or(str::is_empty) || !url.username().is_empty() || url.password().is_some() {
-            return Err(wrong("it needs a host, and no user or password"));
+        if !url.username().is_empty() || url.password().is_some() {
+            // Without repeating it: it may be in front of others, or in a log.
+            return Err(Problem::new(ProblemKind::Usage, "the server address has no place for a user or password")
+                .hint("Write it like chat.example.org or https://chat.example.org:8443."));
+        }
+        if url.host_str().is_none_or(str::is_empty) {
+            return Err(wrong("it needs a host"));
         }
         let loopback = is_loopback(&url);
         if !text.contains("://") && loopback {

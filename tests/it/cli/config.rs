@@ -1,25 +1,27 @@
 //! A wrong configuration is named with its place before anything starts, and its exit code tells a service manager not to
 //! try again.
 
-use crate::support::binary::{Home, Output};
+use super::people::{Home, Run, run};
 
 /// `EX_CONFIG`
 const WRONG: i32 = 78;
 
-async fn check(home: &Home, text: &str) -> Output {
+async fn check(home: &Home, text: &str) -> Run {
     home.write("config.toml", text);
-    home.chat(["serve", "--check-config"]).await
+    home.run(&["serve", "--check-config"]).await
 }
 
-async fn check_variable(home: &Home, name: &str, value: &std::ffi::OsStr) -> Output {
-    crate::support::binary::run(home.command(["serve", "--check-config"]).env(name, value)).await
+async fn check_variable(home: &Home, name: &str, value: &std::ffi::OsStr) -> Run {
+    let mut command = home.command(&["serve", "--check-config"]);
+    command.env(name, value);
+    run(command, "").await
 }
 
 #[tokio::test]
 async fn the_example_is_a_configuration() {
     let home = Home::new();
     assert_eq!(check(&home, include_str!("../../../config.example.toml")).await.ok(), "");
-    assert!(!home.path(".local").exists(), "a check leaves nothing behind");
+    assert!(!home.path("data").exists(), "a check leaves nothing behind");
 }
 
 #[tokio::test]
@@ -56,7 +58,7 @@ async fn a_bad_value_is_named_with_its_place() {
     }
     home.write("config.toml", "");
     std::fs::write(home.path("config.toml"), b"name = \"\xff\"\n").unwrap();
-    home.chat(["serve", "--check-config"]).await.refused(WRONG, &["config.toml", "UTF-8"]);
+    home.run(&["serve", "--check-config"]).await.refused(WRONG, &["config.toml", "UTF-8"]);
 }
 
 #[tokio::test]
@@ -74,14 +76,14 @@ async fn errors_of_the_environment_and_of_flags_name_the_variable_and_the_flag()
     let not_text = std::ffi::OsStr::from_bytes(b"\xff");
     check_variable(&home, "CHAT__SERVER__NAME", not_text).await.refused(WRONG, &["CHAT__SERVER__NAME: is not UTF-8"]);
 
-    let refused = home.chat(["serve", "--check-config", "--listen", "nonsense"]).await;
+    let refused = home.run(&["serve", "--check-config", "--listen", "nonsense"]).await;
     refused.refused(WRONG, &["--listen: `nonsense` is not an address and a port, such as 127.0.0.1:8008"]);
-    home.chat(["serve", "--registration", "opn"]).await.refused(2, &["--registration", "open, invite, closed"]);
-    home.chat(["serve", "--lissten", "x"]).await.refused(2, &["--lissten", "--listen"]);
-    home.chat(["--config", "nowhere.toml", "serve"]).await.refused(WRONG, &["cannot read nowhere.toml"]);
+    home.run(&["serve", "--registration", "opn"]).await.refused(2, &["--registration", "open, invite, closed"]);
+    home.run(&["serve", "--lissten", "x"]).await.refused(2, &["--lissten", "--listen"]);
+    home.run(&["--config", "nowhere.toml", "serve"]).await.refused(WRONG, &["cannot read nowhere.toml"]);
     // The client's half of the same file.
     home.write("config.toml", "[client]\nsever = \"x\"\n");
-    home.chat(["register"]).await.refused(WRONG, &["config.toml:2:1: unknown key `sever`, did you mean `server`?"]);
+    home.run(&["register"]).await.refused(WRONG, &["config.toml:2:1: unknown key `sever`, did you mean `server`?"]);
 }
 
 #[tokio::test]
@@ -96,11 +98,11 @@ async fn no_error_repeats_a_password_or_an_escape_sequence() {
         assert!(!refused.all().contains("hunter2"), "{refused:?}");
     }
     let refused = check(&home, "[server]\n\"na\\u001b[31mme\\u202e\" = 1\n").await.refused(WRONG, &["unknown key"]);
-    assert!(!refused.stderr.contains(['\u{1b}', '\u{202e}']), "{refused:?}");
+    assert!(!refused.err.contains(['\u{1b}', '\u{202e}']), "{refused:?}");
     for hostile in ["\u{1b}[31msend", "se\u{9b}31mnd", "\u{202e}dnes"] {
         for arguments in [&[hostile][..], &["--json", hostile], &["serve", hostile], &["serve", "--registration", hostile]] {
-            let refused = home.chat(arguments.iter().copied()).await.refused(2, &[]);
-            assert!(!refused.stderr.contains(['\u{1b}', '\u{9b}', '\u{202e}']), "{refused:?}");
+            let refused = home.run(arguments).await.refused(2, &[]);
+            assert!(!refused.err.contains(['\u{1b}', '\u{9b}', '\u{202e}']), "{refused:?}");
         }
     }
 }
@@ -109,8 +111,8 @@ async fn no_error_repeats_a_password_or_an_escape_sequence() {
 async fn errors_are_objects_with_json() {
     let home = Home::new();
     home.write("config.toml", "[server]\nnames = 1\n");
-    let refused = home.chat(["--json", "serve", "--check-config"]).await.refused(WRONG, &[]);
-    let error: serde_json::Value = serde_json::from_str(&refused.stderr).unwrap();
+    let refused = home.run(&["--json", "serve", "--check-config"]).await.refused(WRONG, &[]);
+    let error: serde_json::Value = serde_json::from_str(&refused.err).unwrap();
     assert_eq!(
         (&error["v"], &error["type"], &error["code"], &error["exit"]),
         (&1.into(), &"error".into(), &"config".into(), &78.into())

@@ -1,5 +1,6 @@
 //! The real binary, as scripts call it: exit codes, output, what it says to wrong input, two processes on one profile.
 
+mod account;
 mod config;
 mod output;
 mod people;

@@ -41,6 +41,21 @@ impl Run {
         Self { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
     }
 
+    /// It ended with this code and said all of this on standard error.
+    #[track_caller]
+    pub fn refused(self, code: i32, says: &[&str]) -> Self {
+        assert_eq!(self.code, code, "{self:?}");
+        for words in says {
+            assert!(self.err.contains(words), "no {words:?} in {self:?}");
+        }
+        self
+    }
+
+    /// Both streams.
+    pub fn all(&self) -> String {
+        format!("{}{}", self.out, self.err)
+    }
+
     #[track_caller]
     pub fn ok(self) -> String {
         assert_eq!(self.code, 0, "{self:?}");
@@ -63,9 +78,16 @@ impl Run {
 impl Home {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("passphrase"), PASSPHRASE).unwrap();
-        std::fs::write(dir.path().join("password"), PASSWORD).unwrap();
-        Self { dir }
+        let home = Self { dir };
+        home.write("passphrase", PASSPHRASE);
+        home.write("password", PASSWORD);
+        // Instead of the machine's.
+        home.write("config.toml", "");
+        home
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).unwrap();
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -91,6 +113,7 @@ impl Home {
         command
             .env_clear()
             .env("HOME", self.dir.path())
+            .env("CHAT_CONFIG", self.path("config.toml"))
             .env("CHAT_CONFIG_DIR", self.path("config"))
             .env("CHAT_DATA_DIR", self.path("data"))
             .env("CHAT_STATE_DIR", self.path("state"))
@@ -99,6 +122,7 @@ impl Home {
             .env("CHAT_PASSWORD_FILE", self.path("password"))
             .env("TZ", "UTC")
             .args(arguments)
+            .current_dir(self.dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -147,7 +171,8 @@ impl Home {
     }
 }
 
-async fn run(mut command: Process, input: &str) -> Run {
+/// Runs it to its end, which must come.
+pub async fn run(mut command: Process, input: &str) -> Run {
     let input = input.to_owned();
     let running = tokio::task::spawn_blocking(move || {
         let mut child = command.spawn().unwrap();

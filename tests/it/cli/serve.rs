@@ -8,7 +8,8 @@ use rustix::process::{Signal, kill_process};
 use tokio::process::Command;
 use tokio::time::Instant;
 
-use crate::support::binary::{BINARY, Home, Serve, eventually, free_port, open_folder, run};
+use super::people::{Home, Run};
+use crate::support::binary::{BINARY, DEADLINE, Serve, eventually, free_port, open_folder};
 use crate::support::database::TestDatabase;
 
 /// `chat serve` in this folder, on a free port.
@@ -24,24 +25,27 @@ fn serve_at(listen: &str, folder: &Path, data_dir: &Path) -> Command {
     command
 }
 
+/// Runs it to its end, which must come.
+async fn run(command: &mut Command) -> Run {
+    let output = tokio::time::timeout(DEADLINE, command.kill_on_drop(true).output()).await;
+    Run::of(output.unwrap_or_else(|_| panic!("{command:?} does not end")).unwrap())
+}
+
 const DATABASE_URL: &str = "CHAT__SERVER__DATABASE__URL";
 
 #[tokio::test]
 async fn a_server_that_is_killed_comes_back_with_everything_it_acknowledged() {
     let mut server = Serve::start().await;
-    let alice = Home::registered(&server.address(), "alice").await;
+    let (alice, other) = (Home::new(), Home::new());
+    alice.run(&["register", &server.address(), "--username", "alice"]).await.ok();
     let first = server.postgres().unwrap();
     // At once: the old PostgreSQL is still stopping.
     server.kill().await;
     server.restart().await;
     assert_ne!(server.postgres().unwrap(), first);
-    let other = Home::new();
-    let login = ["login", &server.address(), "--username", "alice", "--password-file", "password", "--profile"];
-    other.chat(login.into_iter().chain(["a"])).await.refused(4, &["has a device already"]);
-    alice
-        .chat(["register", &server.address(), "--username", "alice", "--password-file", "password", "--profile", "b"])
-        .await
-        .refused(2, &["taken"]);
+    other.run(&["login", &server.address(), "--username", "alice"]).await.refused(4, &["has a device already"]);
+    other.run(&["register", &server.address(), "--username", "alice"]).await.refused(2, &["taken"]);
+    alice.run(&["channels"]).await.ok();
     // Killed before it is ready.
     server.kill().await;
     server.spawn();
