@@ -51,6 +51,18 @@ pub fn secret(globals: &Globals, question: &str, otherwise: &str) -> Result<Secr
     answer
 }
 
+/// A secret that may not be needed; none when nobody can be asked, or the answer is empty.
+///
+/// # Errors
+/// When the question was answered with ^C, or with bytes that are no text.
+pub fn secret_if_possible(globals: &Globals, question: &str) -> Result<Option<SecretText>, Stop> {
+    if terminal(globals, question, "").is_err() {
+        return Ok(None);
+    }
+    let answer = secret(globals, question, "")?;
+    Ok((!answer.0.is_empty()).then_some(answer))
+}
+
 /// A new secret, twice.
 ///
 /// # Errors

@@ -117,7 +117,9 @@ async fn examine(globals: &Globals) -> Vec<Finding> {
     let account = match profile.require_account() {
         Ok(account) => account,
         Err(problem) => {
-            findings.push(Finding::of("profile", Verdict::Warning, &problem));
+            // None is how every machine begins; a damaged one is a fault.
+            let verdict = if problem.kind == ProblemKind::Auth { Verdict::Warning } else { Verdict::Bad };
+            findings.push(Finding::of("profile", verdict, &problem));
             return findings;
         }
     };

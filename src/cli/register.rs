@@ -119,10 +119,8 @@ pub fn run(args: RegisterArgs, globals: &Globals) -> Result<(), Stop> {
         setup::check_password(&password)?;
         let invite = match &args.invite_file {
             Some(path) => Some(ask::secret_file(path)?),
-            None if server.config.registration == Registration::Invite && !globals.no_input => {
-                let code = ask::secret(globals, "Invitation code", "Give it with --invite-file.")?;
-                (!code.0.is_empty()).then_some(code)
-            }
+            // The first account of a server needs none, and only the server knows whether this is it.
+            None if server.config.registration == Registration::Invite => ask::secret_if_possible(globals, "Invitation code")?,
             None => None,
         };
         let protection = args.account.protection.choose(globals)?;

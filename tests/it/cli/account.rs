@@ -92,9 +92,11 @@ async fn registration_wants_what_the_server_wants() {
     let refused = late.run(&invited).await.refused(5, &["used up"]);
     assert!(!refused.all().contains(&code), "{refused:?}");
 
+    // The first account is the owner's, and needs no invitation.
+    let server = TestServer::start_with(|config| config.server.registration = Registration::Invite).await;
+    register(&Home::new(), &server.address.to_string(), "owner").await.ok();
     let server = TestServer::start_with(|config| config.server.registration = Registration::Closed).await;
     let address = server.address.to_string();
-    // The first account is the owner's.
     register(&Home::new(), &address, "owner").await.ok();
     register(&late, &address, "carol").await.refused(5, &["registration is closed on this server"]);
 }

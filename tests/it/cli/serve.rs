@@ -4,7 +4,7 @@
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 use tokio::time::Instant;
 
@@ -82,22 +82,27 @@ async fn a_signal_during_the_start_ends_it() {
 async fn the_death_of_postgresql_is_503_until_it_is_back() {
     let server = Serve::start().await;
     let first = server.postgres().unwrap();
-    // Stopped first, so that the outage is as long as we look at it.
+    // Stopped first, so that nothing restarts while we look: the outage is as long as we want it.
     kill_process(first, Signal::STOP).unwrap();
-    for backend in backends_of(first.as_raw_nonzero().get()) {
-        kill_process(backend, Signal::KILL).unwrap();
-    }
-    eventually("503 of /ready", async || (server.status("/ready").await == Some(503)).then_some(())).await;
+    eventually("503 of /ready", async || {
+        // Again each time: it may have been about to fork when the signal came.
+        for backend in children_of(first) {
+            kill_process(backend, Signal::KILL).unwrap();
+        }
+        (server.status("/ready").await == Some(503)).then_some(())
+    })
+    .await;
     assert_eq!(server.status("/health").await, Some(200));
     kill_process(first, Signal::KILL).unwrap();
     eventually("/ready again", async || (server.status("/ready").await == Some(200)).then_some(())).await;
     assert!(server.postgres().is_some_and(|now| now != first));
 }
 
-/// The processes whose parent this is.
-fn backends_of(parent: i32) -> Vec<rustix::process::Pid> {
+/// The processes whose parent this is; those that ended stay in the list, because a stopped parent does not bury them.
+fn children_of(parent: Pid) -> Vec<Pid> {
+    let parent = parent.as_raw_nonzero();
     let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
-    children.split_whitespace().filter_map(|pid| rustix::process::Pid::from_raw(pid.parse().ok()?)).collect()
+    children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
 }
 
 #[tokio::test]
