@@ -1,8 +1,9 @@
 -- The one door into the device inboxes: a batch of frames, each for one device, delivered once whatever the number of attempts.
 --
--- Frames reach devices of people who share a membership log or a direct message with the sender, of contacts and of the
--- sender. All other devices are answered in `missing`, the same way whether they exist or not. Nothing is delivered when one
--- inbox would hold more than p_max frames: then `code` is rate_limited and `devices` names the full ones.
+-- Frames reach devices of people who share a membership log or a direct message with the sender, of people who have the sender
+-- as a contact, and of the sender. All other devices are answered in `missing`, the same way whether they exist or not. Nothing
+-- is delivered when one inbox would hold more than p_max frames, or, once it is half full, more than a tenth of that from one
+-- sender, so that nobody closes an inbox for all others: then `code` is rate_limited and `devices` names the full ones.
 CREATE FUNCTION append_inbox(
     p_user uuid, p_device integer, p_batch uuid, c_user uuid[], c_device integer[], c_ciphertext bytea[], c_nonce bytea[], p_max bigint
 ) RETURNS TABLE (code text, devices jsonb) LANGUAGE plpgsql AS $$
@@ -22,7 +23,7 @@ BEGIN
      WHERE t.user_id = p_user
         OR EXISTS (SELECT 1 FROM members a JOIN members b ON b.log_id = a.log_id AND b.user_id = t.user_id WHERE a.user_id = p_user)
         OR EXISTS (SELECT 1 FROM channels c WHERE c.dm_low = least(p_user, t.user_id) AND c.dm_high = greatest(p_user, t.user_id))
-        OR EXISTS (SELECT 1 FROM contacts c WHERE (c.user_id, c.contact_id) IN ((p_user, t.user_id), (t.user_id, p_user)));
+        OR EXISTS (SELECT 1 FROM contacts c WHERE c.user_id = t.user_id AND c.contact_id = p_user);
 
     PERFORM 1 FROM devices d
       WHERE d.user_id = ANY (v_known) AND (d.user_id, d.device_id) IN (SELECT * FROM unnest(c_user, c_device))
@@ -33,9 +34,15 @@ BEGIN
     )
     SELECT jsonb_agg(jsonb_build_object('user_id', d.user_id, 'device_id', d.device_id)) INTO v_full
       FROM wanted w JOIN devices d USING (user_id, device_id)
+      CROSS JOIN LATERAL (
+          SELECT w.frames + d.inbox_head + 1 - coalesce(min(i.inbox_seq), d.inbox_head + 1) AS frames
+            FROM inbox i WHERE i.user_id = d.user_id AND i.device_id = d.device_id
+      ) n
      WHERE d.user_id = ANY (v_known)
-       AND w.frames + d.inbox_head + 1 - coalesce(
-             (SELECT min(i.inbox_seq) FROM inbox i WHERE i.user_id = d.user_id AND i.device_id = d.device_id), d.inbox_head + 1) > p_max;
+       AND (n.frames > p_max
+            OR (n.frames > p_max / 2 AND d.user_id <> p_user
+                AND w.frames + (SELECT count(*) FROM inbox i
+                                 WHERE i.user_id = d.user_id AND i.device_id = d.device_id AND i.from_user = p_user) > p_max / 10));
     IF v_full IS NOT NULL THEN
         DELETE FROM device_batches WHERE user_id = p_user AND id = p_batch;
         RETURN QUERY SELECT 'rate_limited', v_full;

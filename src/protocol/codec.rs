@@ -14,6 +14,9 @@ pub const SUBPROTOCOL_JSON: &str = "chat.v1.json";
 /// WebSocket subprotocol of binary frames with MessagePack.
 pub const SUBPROTOCOL_MSGPACK: &str = "chat.v1.msgpack";
 
+/// Levels of a MessagePack value; no frame of the protocol has more than eight. JSON is bounded to 128 by its library.
+const DEPTH_MAX: usize = 32;
+
 /// Which of the two encodings a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Encoding {
@@ -46,7 +49,12 @@ impl Encoding {
     pub fn decode<'de, T: Deserialize<'de>>(self, bytes: &'de [u8]) -> Result<T, CodecError> {
         match self {
             Self::Json => serde_json::from_slice(bytes).map_err(|e| CodecError(e.to_string())),
-            Self::MessagePack => rmp_serde::from_slice(bytes).map_err(|e| CodecError(e.to_string())),
+            Self::MessagePack => {
+                let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
+                // Tagged enums buffer their content recursively: what nests deeply would take the whole stack.
+                deserializer.set_max_depth(DEPTH_MAX);
+                T::deserialize(&mut deserializer).map_err(|e| CodecError(e.to_string()))
+            }
         }
     }
 }
@@ -212,6 +220,27 @@ impl<'de> Deserialize<'de> for Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nested_frames_are_refused_and_take_little_stack() {
+        use crate::protocol::frame::{ClientFrame, ServerFrame};
+        let nested = |depth: usize| {
+            let mut bytes = b"\x82\xa4type\xacauthenticate\xa5token".to_vec();
+            bytes.extend(std::iter::repeat_n(0x91, depth));
+            bytes.push(0xc0);
+            bytes
+        };
+        let json = |depth: usize| format!(r#"{{"type":"authenticate","token":{}0{}}}"#, "[".repeat(depth), "]".repeat(depth));
+        let decode_all = move || {
+            for depth in [1, 100, 1000, 100_000] {
+                assert!(Encoding::MessagePack.decode::<ClientFrame>(&nested(depth)).is_err());
+                assert!(Encoding::MessagePack.decode::<ServerFrame>(&nested(depth)).is_err());
+                assert!(Encoding::MessagePack.decode::<serde_json::Value>(&nested(depth)).is_err() || depth < DEPTH_MAX);
+                assert!(Encoding::Json.decode::<ClientFrame>(json(depth).as_bytes()).is_err());
+            }
+        };
+        std::thread::Builder::new().stack_size(1024 * 1024).spawn(decode_all).unwrap().join().unwrap();
+    }
 
     #[test]
     fn times_are_rfc_3339_with_milliseconds() {

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use crate::config::ServerConfig;
 use crate::protocol::ids::{DeviceAddr, EpochId, SessionId, StreamId, UserId};
 use crate::protocol::limits::Limits;
+use crate::protocol::users::Status;
 
 use super::attempts::Attempts;
 use super::db::{Connection, Database};
@@ -106,6 +107,13 @@ impl App {
             for user in users {
                 realtime.access_changed(user);
             }
+        }
+    }
+
+    /// Tells who is connected what a user shows from now on.
+    pub fn status_changed(&self, user: UserId, status: Status) {
+        if let Some(realtime) = self.realtime.get() {
+            realtime.set_status(user, status);
         }
     }
 

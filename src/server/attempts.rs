@@ -72,6 +72,31 @@ impl Attempts {
 }
 
 impl Attempt<'_> {
+    /// There was no verdict: the server was busy, or could not ask the database.
+    pub fn undone(self) {
+        let mut state = self.attempts.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(failures) = state.accounts.get_mut(&self.account) {
+            failures.count = failures.count.saturating_sub(1);
+        }
+        if let Some(failures) = state.networks.get_mut(&self.network) {
+            failures.count = failures.count.saturating_sub(1);
+        }
+    }
+
+    /// Takes the try back when what it waited for gives no verdict.
+    ///
+    /// # Errors
+    /// The error.
+    pub async fn verdict<T>(self, verifying: impl Future<Output = ApiResult<T>>) -> ApiResult<(Self, T)> {
+        match verifying.await {
+            Ok(verdict) => Ok((self, verdict)),
+            Err(error) => {
+                self.undone();
+                Err(error)
+            }
+        }
+    }
+
     /// The password was right: the account starts anew; of the network only this try is taken back, since it may have
     /// an account of its own to clear the count with.
     pub fn succeeded(self) {
@@ -114,6 +139,22 @@ mod tests {
 
     fn network(n: u8) -> Network {
         Network::of(IpAddr::from([10, 0, 0, n]))
+    }
+
+    #[tokio::test]
+    async fn a_try_without_a_verdict_does_not_count() {
+        let (attempts, address) = (Attempts::default(), IpAddr::from([10, 0, 0, 1]));
+        for _ in 0..50 {
+            let attempt = attempts.begin("alice", address, false).unwrap();
+            let busy = std::future::ready(Err::<bool, _>(ApiError::unavailable()));
+            assert!(attempt.verdict(busy).await.is_err());
+        }
+        for _ in 0..FREE {
+            let attempt = attempts.begin("alice", address, false).unwrap();
+            let (_failed, right) = attempt.verdict(std::future::ready(Ok(false))).await.unwrap();
+            assert!(!right);
+        }
+        assert!(attempts.begin("alice", address, false).is_err());
     }
 
     #[test]

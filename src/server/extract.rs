@@ -1,9 +1,10 @@
 //! What handlers take out of a request, each failure already in the error body of the protocol.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, OptionalFromRequest, Request};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
@@ -94,6 +95,9 @@ fn bearer(parts: &Parts) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
+/// From the end of a request's head to the end of its body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A JSON body of the protocol, at most 1 MiB; as an answer, plain JSON.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Json<T>(pub T);
@@ -107,8 +111,25 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Json<T> {
         if !essence.eq_ignore_ascii_case("application/json") {
             return Err(ApiError::new(ErrorCode::UnsupportedMedia, "the body must be application/json"));
         }
-        let bytes = Bytes::from_request(request, app).await.map_err(body_rejection)?;
-        parse(&bytes).map(Self)
+        parse(&body(request, app).await?).map(Self)
+    }
+}
+
+/// For routes whose body may be left out.
+impl<T: DeserializeOwned> OptionalFromRequest<AppState> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &AppState) -> ApiResult<Option<Self>> {
+        let bytes = body(request, app).await?;
+        if bytes.is_empty() { Ok(None) } else { parse(&bytes).map(Self).map(Some) }
+    }
+}
+
+/// The whole body, within [`BODY_TIMEOUT`]: who sends it byte by byte holds a place that others need.
+async fn body(request: Request, app: &AppState) -> ApiResult<Bytes> {
+    match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, app)).await {
+        Ok(bytes) => bytes.map_err(body_rejection),
+        Err(_) => Err(ApiError::invalid_request("the body did not arrive in time")),
     }
 }
 
@@ -121,7 +142,6 @@ impl<T: Serialize> IntoResponse for Json<T> {
 fn body_rejection(rejection: BytesRejection) -> ApiError {
     match rejection.into_response().status().as_u16() {
         413 => ApiError::too_large(BODY_MAX),
-        408 => ApiError::invalid_request("the body did not arrive in time"),
         _ => ApiError::invalid_request("the body broke off"),
     }
 }

@@ -93,12 +93,18 @@ pub struct RateLimits {
     sends: Rate<UserId>,
     device_batches: Rate<UserId>,
     log_ops: Rate<UserId>,
+    announcements: Rate<UserId>,
 }
 
 /// Signed ops of one user in a minute, and how many may come at once: every member can make a log longer, and every later op
 /// pays for its length.
 const LOG_OPS_PER_MINUTE: u32 = 120;
 const LOG_OPS_BURST: u32 = 300;
+
+/// What one user announces to everybody they share a place with, device lists and profiles, in an hour, and how many may come at
+/// once: each is an event in all of those streams.
+const ANNOUNCEMENTS_PER_HOUR: u32 = 120;
+const ANNOUNCEMENTS_BURST: u32 = 60;
 
 /// `send_devices` of one user in a second (protocol 9.13), and how many may come at once.
 const DEVICE_BATCHES_PER_S: u32 = 20;
@@ -118,6 +124,7 @@ impl RateLimits {
             sends: Rate::new(config.sends_per_s, second, config.sends_burst)?,
             device_batches: Rate::new(DEVICE_BATCHES_PER_S, second, DEVICE_BATCHES_BURST)?,
             log_ops: Rate::new(LOG_OPS_PER_MINUTE, Duration::from_secs(60), LOG_OPS_BURST)?,
+            announcements: Rate::new(ANNOUNCEMENTS_PER_HOUR, Duration::from_secs(3600), ANNOUNCEMENTS_BURST)?,
         })
     }
 
@@ -143,6 +150,14 @@ impl RateLimits {
     /// 429 `rate_limited`.
     pub fn check_log_op(&self, user: UserId) -> ApiResult<()> {
         self.log_ops.check(&user).map_err(ApiError::rate_limited)
+    }
+
+    /// Device lists and profiles.
+    ///
+    /// # Errors
+    /// 429 `rate_limited`.
+    pub fn check_announcement(&self, user: UserId) -> ApiResult<()> {
+        self.announcements.check(&user).map_err(ApiError::rate_limited)
     }
 
     /// Sends, over both transports.

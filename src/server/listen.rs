@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,17 +17,30 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
+use super::places::{Place, Places};
+
 /// Bounds of one listener.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Bounds {
     /// From the first byte of a request to the end of its head, and between two requests.
     pub head_timeout: Duration,
     /// Connections at a time; the next ones wait in the operating system's queue.
     pub connections: usize,
+    /// Connections at a time of one address; the next ones are closed at once.
+    pub connections_per_address: u32,
+    /// Proxies, which bring everybody's connections.
+    pub exempt: Vec<IpAddr>,
+}
+
+/// A connection's place among all and among those of its address: an extension of each of its requests, so that a WebSocket
+/// keeps it when it leaves this loop.
+#[derive(Clone)]
+pub struct Held {
+    _place: Arc<(OwnedSemaphorePermit, Option<Place>)>,
 }
 
 /// Bytes of a request's head.
@@ -38,7 +51,7 @@ const HEADERS_MAX: usize = 64;
 /// over counts and drains it.
 pub async fn serve(listener: TcpListener, router: Router, bounds: Bounds, shutdown: impl Future<Output = ()>) {
     let (closing, closed) = watch::channel(());
-    let places = Arc::new(Semaphore::new(bounds.connections));
+    let (places, of_address) = (Arc::new(Semaphore::new(bounds.connections)), Places::default());
     let connections = TaskTracker::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -50,12 +63,24 @@ pub async fn serve(listener: TcpListener, router: Router, bounds: Bounds, shutdo
             accepted = accepted => accepted,
             () = &mut shutdown => break,
         };
+        // The semaphore is never closed.
+        let Ok(place) = place else { break };
+        let address = peer.ip().to_canonical();
+        let mut own = None;
+        if !bounds.exempt.contains(&address) {
+            own = of_address.take(address, bounds.connections_per_address);
+            if own.is_none() {
+                tracing::debug!("an address has all its connections: one more is closed");
+                continue;
+            }
+        }
+        let held = Held { _place: Arc::new((place, own)) };
         let (router, mut closed) = (router.clone(), closed.clone());
         connections.spawn(async move {
-            let _place = place;
             // Small frames go out at once.
             let _ = stream.set_nodelay(true);
-            let service = service_fn(move |request: hyper::Request<Incoming>| answer(router.clone(), peer, request));
+            let service =
+                service_fn(move |request: hyper::Request<Incoming>| answer(router.clone(), peer, held.clone(), request));
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(bounds.head_timeout)
@@ -97,9 +122,10 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-async fn answer(router: Router, peer: SocketAddr, request: hyper::Request<Incoming>) -> Result<Response, Infallible> {
+async fn answer(router: Router, peer: SocketAddr, held: Held, request: hyper::Request<Incoming>) -> Result<Response, Infallible> {
     let mut request: Request = request.map(Body::new);
     request.extensions_mut().insert(ConnectInfo(peer));
+    request.extensions_mut().insert(held);
     router.oneshot(request).await
 }
 
@@ -111,7 +137,12 @@ mod tests {
 
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { head_timeout: Duration::from_millis(200), connections: 2 };
+    const BOUNDS: Bounds = Bounds {
+        head_timeout: Duration::from_millis(200),
+        connections: 2,
+        connections_per_address: 2,
+        exempt: Vec::new(),
+    };
 
     struct Running {
         address: SocketAddr,
@@ -163,6 +194,51 @@ mod tests {
         // Two that say nothing hold both places until their time is over.
         let _silent = (TcpStream::connect(running.address).await.unwrap(), TcpStream::connect(running.address).await.unwrap());
         assert!(exchange(running.address, request).await.ends_with("hello"));
+        running.stop.send(()).unwrap();
+        running.task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_address_does_not_take_the_places_of_others() {
+        let running = start(hello(), Bounds { head_timeout: Duration::from_secs(60), connections: 3, ..BOUNDS }).await;
+        let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let silent = (TcpStream::connect(running.address).await.unwrap(), TcpStream::connect(running.address).await.unwrap());
+        assert_eq!(exchange(running.address, request).await, "", "the third of an address is closed at once");
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let mut other = socket.connect(running.address).await.unwrap();
+        other.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        other.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("hello"), "{answer}");
+        drop(silent);
+        running.stop.send(()).unwrap();
+        running.task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_leaves_with_an_upgrade_keeps_its_place() {
+        let (keep, kept) = std::sync::mpsc::channel();
+        let keeping = get(move |request: Request| {
+            keep.send(request.extensions().get::<Held>().cloned()).unwrap();
+            std::future::ready("hello")
+        });
+        let running = start(Router::new().route("/", keeping), BOUNDS).await;
+        let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        assert!(exchange(running.address, request).await.ends_with("hello"));
+        assert!(exchange(running.address, request).await.ends_with("hello"));
+        let held = (kept.recv().unwrap().unwrap(), kept.recv().unwrap().unwrap());
+        let mut waiting = TcpStream::connect(running.address).await.unwrap();
+        waiting.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        {
+            let reading = waiting.read_to_string(&mut answer);
+            let mut reading = pin!(reading);
+            assert!(futures_util::poll!(&mut reading).is_pending());
+            drop(held);
+            reading.await.unwrap();
+        }
+        assert!(answer.ends_with("hello"), "{answer}");
         running.stop.send(()).unwrap();
         running.task.await.unwrap();
     }

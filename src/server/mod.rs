@@ -18,6 +18,7 @@ pub mod membership;
 pub mod openapi;
 pub mod password;
 pub mod permission;
+pub mod places;
 pub mod postgres;
 pub mod realtime;
 pub mod router;
@@ -61,7 +62,14 @@ pub async fn serve(
     let jobs = tokio::spawn(jobs::run(Arc::clone(&app)));
 
     tracing::info!(address = %listener.local_addr()?, "listening");
-    let bounds = listen::Bounds { head_timeout: HEAD_TIMEOUT, connections: app.config.limits.connections as usize };
+    let limits = &app.config.limits;
+    let bounds = listen::Bounds {
+        head_timeout: HEAD_TIMEOUT,
+        connections: limits.connections as usize,
+        // Beside its WebSockets an address has requests under way.
+        connections_per_address: limits.connections_per_address.saturating_mul(4),
+        exempt: app.config.trusted_proxies.clone(),
+    };
     let (began, begin) = oneshot::channel();
     let draining = async {
         shutdown.await;

@@ -11,7 +11,6 @@ use axum::response::{IntoResponse as _, Response};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
-use tower_http::timeout::RequestBodyTimeoutLayer;
 use tracing::Instrument as _;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -24,6 +23,9 @@ use super::app::AppState;
 use super::error::ApiError;
 use super::extract::Client;
 use super::openapi;
+
+/// From a request's head to its answer: more than the body, the queue for a password and a query may take together.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The whole REST interface with its description.
 fn features() -> (Router<AppState>, OpenApi) {
@@ -68,7 +70,7 @@ pub fn router(app: AppState) -> Router {
         .merge(api::health::openapi(openapi))
         .fallback(async || ApiError::not_found())
         .method_not_allowed_fallback(async || method_not_allowed())
-        .layer(RequestBodyTimeoutLayer::new(Duration::from_secs(10)))
+        .layer(from_fn(deadline))
         .layer(layers)
         .with_state(app)
 }
@@ -79,6 +81,16 @@ fn method_not_allowed() -> Response {
     let mut response = ApiError::new(ErrorCode::InvalidRequest, "this path does not take this method").into_response();
     *response.status_mut() = axum::http::StatusCode::METHOD_NOT_ALLOWED;
     response
+}
+
+/// A database that does not answer must not keep callers waiting: whether a change was made is then not known.
+async fn deadline(request: Request, next: Next) -> Response {
+    let reads = request.method().is_safe();
+    match tokio::time::timeout(DEADLINE, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) if reads => ApiError::unavailable().into_response(),
+        Err(_) => ApiError::outcome_unknown().into_response(),
+    }
 }
 
 async fn address_limit(State(app): State<AppState>, request: Request, next: Next) -> Response {

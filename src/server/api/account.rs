@@ -7,12 +7,15 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::protocol::auth::{ChangePassword, Confirm, RecoveryCode, SecretText, Session};
-use crate::protocol::ids::{DeviceAddr, SessionId};
+use crate::protocol::error::ErrorCode;
+use crate::protocol::ids::{DeviceAddr, SessionId, StreamId, UserId};
 use crate::protocol::limits::{BIO_MAX, DISPLAY_NAME_MAX};
-use crate::protocol::users::{InstanceRole, Page, UpdateProfile, User};
+use crate::protocol::streams::Event;
+use crate::protocol::users::{InstanceRole, Page, Status, UpdateProfile, User};
 use crate::server::app::{App, AppState};
-use crate::server::db::{Conn, devices, sessions, users};
+use crate::server::db::{Conn, devices, members, sessions, users};
 use crate::server::error::{ApiError, ApiResult};
+use crate::server::events::Events;
 use crate::server::extract::{Auth, Client, Json, Path};
 use crate::server::token::Code;
 use crate::server::{password, text};
@@ -44,14 +47,37 @@ async fn update(State(app): State<AppState>, auth: Auth, Json(change): Json<Upda
     text::changed_paragraph("bio", change.bio.as_deref(), BIO_MAX)?;
     text::changed_line("pronouns", change.pronouns.as_deref(), DISPLAY_NAME_MAX)?;
     text::changed_line("custom_status", change.custom_status.as_deref(), DISPLAY_NAME_MAX)?;
-    let user = users::update_profile(&mut *app.db().await?, auth.user_id, &change).await?;
+    if change.status == Some(Status::Offline) {
+        return Err(ApiError::validation("status", "must be online, idle, dnd or invisible"));
+    }
+    let shown = UpdateProfile { status: None, ..change.clone() } != UpdateProfile::default();
+    if shown {
+        app.limits.check_announcement(auth.user_id)?;
+    }
+    let (user, written) = app
+        .database
+        .transaction(async |conn: &mut Conn| {
+            let user = users::update_profile(conn, auth.user_id, &change).await?;
+            let mut events = Events::default();
+            if shown {
+                for (log, member) in members::of_user(conn, &user).await? {
+                    events.tell(StreamId(log.0), Event::Member { member });
+                }
+            }
+            Ok((user, events.write(conn).await?))
+        })
+        .await?;
+    written.announce(&app);
+    if let Some(status) = change.status {
+        app.status_changed(auth.user_id, status);
+    }
     Ok(Json(user.own()))
 }
 
 /// Deletes the account. Whoever is still a member somewhere signs the leaves first: the server cannot (9.26).
 #[utoipa::path(delete, path = "/account", request_body = Confirm, responses((status = 204)))]
 async fn delete(State(app): State<AppState>, auth: Auth, client: Client, Json(request): Json<Confirm>) -> ApiResult<StatusCode> {
-    confirm(&app, &auth, &client, &request.password).await?;
+    let confirmed = confirm(&app, &auth, &client, &request.password).await?;
     if auth.role == InstanceRole::Owner {
         return Err(ApiError::conflict("the owner of the instance cannot delete their account"));
     }
@@ -61,6 +87,7 @@ async fn delete(State(app): State<AppState>, auth: Auth, client: Client, Json(re
             if !devices::lock_user(conn, auth.user_id).await? {
                 return Err(ApiError::unauthenticated());
             }
+            confirmed.hold(conn).await?;
             let communities = users::memberships(conn, auth.user_id).await?;
             if !communities.is_empty() {
                 let error = ApiError::conflict("leave your communities, or hand them over, first");
@@ -86,13 +113,15 @@ async fn change_password(
     client: Client,
     Json(request): Json<ChangePassword>,
 ) -> ApiResult<StatusCode> {
-    confirm(&app, &auth, &client, &request.current_password).await?;
+    let confirmed = confirm(&app, &auth, &client, &request.current_password).await?;
     let username = users::find(&mut *app.db().await?, auth.user_id).await?.ok_or_else(ApiError::unauthenticated)?.username;
     password::check("new_password", &request.new_password, &username)?;
     let phc = app.passwords.hash(&request.new_password).await?;
     let revoked = app
         .database
         .transaction(async |conn: &mut Conn| {
+            devices::lock_user(conn, auth.user_id).await?;
+            confirmed.hold(conn).await?;
             users::set_password(conn, auth.user_id, &phc).await?;
             Ok(sessions::revoke_others(conn, auth.user_id, Some(auth.session_id)).await?)
         })
@@ -109,25 +138,57 @@ async fn new_recovery_code(
     client: Client,
     Json(request): Json<Confirm>,
 ) -> ApiResult<Json<RecoveryCode>> {
-    confirm(&app, &auth, &client, &request.password).await?;
+    let confirmed = confirm(&app, &auth, &client, &request.password).await?;
     let code = Code::random()?;
-    users::set_recovery(&mut *app.db().await?, auth.user_id, &code.hash()).await?;
+    app.database
+        .transaction(async |conn: &mut Conn| {
+            devices::lock_user(conn, auth.user_id).await?;
+            confirmed.hold(conn).await?;
+            Ok(users::set_recovery(conn, auth.user_id, &code.hash()).await?)
+        })
+        .await?;
     Ok(Json(RecoveryCode { recovery_code: code.text() }))
+}
+
+/// The password was given again; it may have been changed since.
+#[must_use]
+pub struct Confirmed {
+    user_id: UserId,
+    password_hash: String,
+}
+
+impl Confirmed {
+    /// Inside the transaction of the change: the password is still that one, and stays until the end.
+    ///
+    /// # Errors
+    /// 401 `invalid_credentials`.
+    pub async fn hold(&self, conn: &mut Conn) -> ApiResult<()> {
+        users::find_with_password(conn, self.user_id, &self.password_hash).await?.map(drop).ok_or_else(wrong_password)
+    }
+}
+
+fn wrong_password() -> ApiError {
+    ApiError::new(ErrorCode::InvalidCredentials, "wrong password")
 }
 
 /// The password again, for what a stolen session must not do.
 ///
 /// # Errors
 /// 401 `invalid_credentials`, 429.
-pub async fn confirm(app: &App, auth: &Auth, client: &Client, password: &SecretText) -> ApiResult<()> {
+pub async fn confirm(app: &App, auth: &Auth, client: &Client, password: &SecretText) -> ApiResult<Confirmed> {
+    app.limits.check_auth(client.address)?;
     // Counted apart from logins: a thief with a session must not slow the owner's login down.
     let attempt = app.attempts.begin(&format!("confirm {}", auth.user_id), client.address, false)?;
-    let phc = users::password_hash(&mut *app.db().await?, auth.user_id).await?;
-    if !app.passwords.verify(password, Some(&phc)).await? {
-        return Err(ApiError::new(crate::protocol::error::ErrorCode::InvalidCredentials, "wrong password"));
+    let verifying = async {
+        let phc = users::password_hash(&mut *app.db().await?, auth.user_id).await?;
+        Ok((app.passwords.verify(password, Some(&phc)).await?, phc))
+    };
+    let (attempt, (right, phc)) = attempt.verdict(verifying).await?;
+    if !right {
+        return Err(wrong_password());
     }
     attempt.succeeded();
-    Ok(())
+    Ok(Confirmed { user_id: auth.user_id, password_hash: phc })
 }
 
 #[utoipa::path(get, path = "/account/preferences", responses((status = 200, body = Object)))]

@@ -140,20 +140,22 @@ async fn login(State(app): State<AppState>, client: Client, Json(request): Json<
     let known = account.as_ref().is_some_and(|account| account.known_address);
     let attempt = app.attempts.begin(&request.username, client.address, known)?;
     let phc = account.as_ref().map(|account| account.password_hash.as_str());
-    if !app.passwords.verify(&request.password, phc).await? {
+    let (attempt, right) = attempt.verdict(app.passwords.verify(&request.password, phc)).await?;
+    if !right {
         return Err(ApiError::invalid_credentials());
     }
     attempt.succeeded();
     let account = account.ok_or_else(ApiError::invalid_credentials)?;
-    // Only to somebody who knows the password.
-    if account.suspended {
-        return Err(ApiError::suspended());
-    }
     let user_id = UserId(account.id);
     let (user, tokens) = app
         .database
         .transaction(async |conn: &mut Conn| {
-            let user = users::find(conn, user_id).await?.ok_or_else(ApiError::invalid_credentials)?;
+            // Verifying took a while: a password that was changed meanwhile opens nothing any more.
+            let user = users::find_with_password(conn, user_id, &account.password_hash).await?;
+            let user = user.ok_or_else(ApiError::invalid_credentials)?;
+            if user.suspended_at.is_some() {
+                return Err(ApiError::suspended());
+            }
             let tokens = start_session(&app, conn, user_id, &client).await?;
             Ok((user, tokens))
         })
@@ -210,7 +212,7 @@ async fn recover(State(app): State<AppState>, client: Client, Json(request): Jso
     let known = account.as_ref().is_some_and(|account| account.known_address);
     let attempt = app.attempts.begin(&request.username, client.address, known)?;
     // The same work for a wrong code and for a name that nobody has.
-    let phc = app.passwords.hash(&request.new_password).await?;
+    let (attempt, phc) = attempt.verdict(app.passwords.hash(&request.new_password)).await?;
     let refused = || ApiError::new(ErrorCode::InvalidCredentials, "wrong username or recovery code");
     let typed = Code::typed(&request.recovery_code).hash();
     let kept = account.as_ref().and_then(|account| account.recovery_hash.clone()).unwrap_or_else(|| vec![0; 32]);

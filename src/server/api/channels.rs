@@ -3,7 +3,6 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use bytes::Bytes;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -27,7 +26,7 @@ use crate::server::db::groups;
 use crate::server::db::logs;
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::events::{Events, Written};
-use crate::server::extract::{Auth, Json, Path, parse};
+use crate::server::extract::{Auth, Json, Path};
 use crate::server::membership::{self, Place, Signed};
 use crate::server::permission::Action;
 use crate::server::text;
@@ -79,10 +78,11 @@ async fn create(
     let (status, channel, written) = app
         .database
         .transaction(async |conn| {
-            let group = find_group(conn, group_id, &auth).await?;
-            let parent = ruling_place(&group);
+            let parent = ruling_place(&find_group(conn, group_id, &auth).await?);
             let place = if private { Place::Channel(new.id, parent.community()) } else { parent };
             let me = membership::hold(conn, parent, &auth).await?;
+            // It may have been deleted before the lock was ours.
+            find_group(conn, group_id, &auth).await?;
             if communities::is_taken(conn, id).await? {
                 let known = Channel::find(conn, new.id, reader(&auth)).await?.filter(|known| known.group_id == Some(group_id.0));
                 return match known {
@@ -196,8 +196,8 @@ fn changes(body: &UpdateChannel) -> ApiResult<ChannelChanges<'_>> {
 
 /// With the op that detaches it; a channel with a log of its own goes without one.
 #[utoipa::path(delete, path = "/channels/{id}", params(("id" = String, Path)), request_body = DeleteChannel, responses((status = 204)))]
-async fn delete(State(app): State<AppState>, auth: Auth, Path(id): Path<ChannelId>, body: Bytes) -> ApiResult<StatusCode> {
-    let body: DeleteChannel = if body.is_empty() { DeleteChannel::default() } else { parse(&body)? };
+async fn delete(State(app): State<AppState>, auth: Auth, Path(id): Path<ChannelId>, body: Option<Json<DeleteChannel>>) -> ApiResult<StatusCode> {
+    let body = body.map(|Json(body)| body).unwrap_or_default();
     let signed = body.log_op.as_ref().map(|op| Signed::read(&app, "log_op", op, &auth)).transpose()?;
     let written = app
         .database

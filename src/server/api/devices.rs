@@ -49,14 +49,16 @@ async fn register(
     client: Client,
     Json(request): Json<RegisterDevice>,
 ) -> ApiResult<(StatusCode, Json<DeviceSession>)> {
+    app.limits.check_announcement(auth.user_id)?;
     let name = text::line("name", &request.name, DEVICE_NAME_MAX)?;
     if request.device_id == 0 || request.device_id > i32::MAX as u32 {
         return Err(ApiError::validation("device_id", "must be between 1 and 2147483647"));
     }
+    let mut confirmed = None;
     if request.reset {
         let password = request.password.as_ref();
         let password = password.ok_or_else(|| ApiError::validation("password", "an identity reset needs the password"))?;
-        account::confirm(&app, &auth, &client, password).await?;
+        confirmed = Some(account::confirm(&app, &auth, &client, password).await?);
     }
     let identity_key = request.identity_key.as_ref().map(|key| {
         let key = key.to_array::<32>().ok_or_else(|| ApiError::validation("identity_key", "must have 32 bytes"))?;
@@ -76,6 +78,9 @@ async fn register(
         .transaction(async |conn: &mut Conn| {
             if !devices::lock_user(conn, auth.user_id).await? {
                 return Err(ApiError::unauthenticated());
+            }
+            if let Some(confirmed) = &confirmed {
+                confirmed.hold(conn).await?;
             }
             // The same request may have been under way when this one was authenticated.
             let session = sessions::find_live(conn, auth.session_id).await?.ok_or_else(ApiError::unauthenticated)?;
@@ -209,6 +214,7 @@ async fn publish(
     auth: Auth,
     Json(request): Json<PublishList>,
 ) -> ApiResult<(StatusCode, Json<ListHead>)> {
+    app.limits.check_announcement(auth.user_id)?;
     let list = device_lists::parse(auth.user_id, &request.device_list)?;
     if request.certificates.len() > list.entries().len() {
         return Err(ApiError::validation("certificates", "more than the list has devices"));
@@ -227,6 +233,7 @@ async fn remove(
     Path(device_id): Path<DeviceId>,
     Json(request): Json<RemoveDevice>,
 ) -> ApiResult<StatusCode> {
+    app.limits.check_announcement(auth.user_id)?;
     let list = device_lists::parse(auth.user_id, &request.device_list)?;
     if list.entry(device_id).is_some() {
         return Err(ApiError::validation("device_list", format!("still names device {device_id}")));
@@ -278,6 +285,10 @@ async fn take(
     let tokens = app
         .database
         .transaction(async |conn: &mut Conn| {
+            // A removal of the device that is under way ends first, with the logins that it revokes.
+            if !devices::lock_user(conn, auth.user_id).await? || sessions::find_live(conn, auth.session_id).await?.is_none() {
+                return Err(ApiError::unauthenticated());
+            }
             let (certificate, key) = devices::certificate(conn, device).await?.ok_or_else(ApiError::not_found)?;
             let cert = DeviceCert::verify(&certificate, &import(&key)?).map_err(ApiError::internal)?;
             verify::check_login(&cert, auth.session_id.as_bytes(), &signature)

@@ -1,6 +1,7 @@
 //! `/health`, `/ready`, `/version` and the description of the interface: what operators and programs ask first.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::routing::get;
@@ -14,6 +15,9 @@ use crate::protocol::{BASE_PATH, PROTOCOL_VERSION};
 use crate::server::app::AppState;
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::extract::Json;
+
+/// Whoever asks whether the server is ready gives up soon himself.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::default().routes(routes!(health)).routes(routes!(ready)).routes(routes!(version))
@@ -38,7 +42,10 @@ async fn ready(State(app): State<AppState>) -> ApiResult<Json<Health>> {
     if app.is_draining() {
         return Err(ApiError::unavailable());
     }
-    app.database.ping().await?;
+    match tokio::time::timeout(PING_TIMEOUT, app.database.ping()).await {
+        Ok(answered) => answered?,
+        Err(_) => return Err(ApiError::unavailable()),
+    }
     Ok(Json(Health { status: "ready" }))
 }
 

@@ -27,6 +27,9 @@ use crate::server::permission::{Action, Standing};
 use super::communities::enter;
 use super::logs::{After, page_of};
 
+/// The last moment that RFC 3339 can write: the end of the year 9999.
+const EXPIRES_MAX_MS: i64 = 253_402_300_799_999;
+
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::default()
         .routes(routes!(list, create))
@@ -71,6 +74,7 @@ async fn create(
         ms => Some(
             i64::try_from(ms)
                 .ok()
+                .filter(|ms| *ms <= EXPIRES_MAX_MS)
                 .and_then(DateTime::from_timestamp_millis)
                 .ok_or_else(|| ApiError::validation("log_op", "names an expiry that is too far away"))?,
         ),

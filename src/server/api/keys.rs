@@ -10,7 +10,7 @@ use crate::crypto::verify::{self, DeviceCert, DhPublic, KemKind, VerifyKey};
 use crate::protocol::codec::Blob;
 use crate::protocol::ids::{DeviceAddr, DeviceId, UserId};
 use crate::protocol::keys::{
-    ByUser, FetchBundles, FetchManyBundles, KemPrekey, PrekeyCounts, SignedPrekey, UploadPrekeys, UserBundles,
+    Bundle, ByUser, FetchBundles, FetchManyBundles, KemPrekey, PrekeyCounts, SignedPrekey, UploadPrekeys, UserBundles,
 };
 use crate::protocol::limits::{KEM_PREKEYS_MAX, ONE_TIME_PREKEYS_MAX};
 use crate::server::app::{App, AppState};
@@ -78,7 +78,7 @@ async fn bundles(
     items.remove(&id).map(Json).ok_or_else(ApiError::not_found)
 }
 
-/// The same for many users; those whom the caller may not write to are left out. An empty list asks for all devices.
+/// The same for many users; those whom the caller may not write to, or has asked too often for, are left out. An empty list asks for all devices.
 #[utoipa::path(post, path = "/users/bundles", request_body = FetchManyBundles, responses((status = 200, body = ByUser<UserBundles>)))]
 async fn many_bundles(
     State(app): State<AppState>,
@@ -98,29 +98,34 @@ async fn take(app: &App, auth: &Auth, wanted: &BTreeMap<UserId, Vec<DeviceId>>) 
     }
     let asked: Vec<UserId> = wanted.keys().copied().collect();
     let reachable = users::reachable(&mut *app.db().await?, auth.user_id, &asked).await?;
-    for user in &reachable {
-        app.limits.check_bundles(auth.user_id, *user)?;
-    }
-    let (items, low) = app
+    let (items, low, exhausted) = app
         .database
         .transaction(async |conn: &mut Conn| {
-            let (mut items, mut low) = (BTreeMap::new(), Vec::new());
+            let (mut items, mut low, mut exhausted) = (BTreeMap::new(), Vec::new(), None);
             for user in &reachable {
                 let ids = wanted.get(user).map(Vec::as_slice).unwrap_or_default();
-                if let Some(bundles) = take_of(conn, me, *user, ids).await? {
-                    for bundle in &bundles.bundles {
-                        let device = DeviceAddr::new(*user, bundle.device_id);
-                        let counts = keys::counts(conn, device).await?;
-                        if counts.one_time < ONE_TIME_LOW || counts.kem < KEM_LOW {
-                            low.push((device, counts));
-                        }
-                    }
-                    items.insert(*user, bundles);
+                let Some(device_list) = newest_list(conn, *user).await? else { continue };
+                // Only what is handed out counts, and one exhausted target does not spend the others'.
+                if let Err(refused) = app.limits.check_bundles(auth.user_id, *user) {
+                    exhausted = Some(refused);
+                    continue;
                 }
+                let bundles = UserBundles { device_list: Blob(device_list), bundles: take_of(conn, me, *user, ids).await? };
+                for bundle in &bundles.bundles {
+                    let device = DeviceAddr::new(*user, bundle.device_id);
+                    let counts = keys::counts(conn, device).await?;
+                    if counts.one_time < ONE_TIME_LOW || counts.kem < KEM_LOW {
+                        low.push((device, counts));
+                    }
+                }
+                items.insert(*user, bundles);
             }
-            Ok((items, low))
+            Ok((items, low, exhausted))
         })
         .await?;
+    if let (true, Some(refused)) = (items.is_empty(), exhausted) {
+        return Err(refused);
+    }
     for (device, counts) in low {
         app.keys_low(device, counts.one_time, counts.kem);
     }
@@ -128,11 +133,12 @@ async fn take(app: &App, auth: &Auth, wanted: &BTreeMap<UserId, Vec<DeviceId>>) 
 }
 
 /// `None` for somebody who has no device yet.
-async fn take_of(conn: &mut Conn, me: DeviceAddr, user: UserId, ids: &[DeviceId]) -> ApiResult<Option<UserBundles>> {
+async fn newest_list(conn: &mut Conn, user: UserId) -> ApiResult<Option<Vec<u8>>> {
     let Some(identity) = devices::current_identity(conn, user).await? else { return Ok(None) };
-    let Some(device_list) = devices::find_list(conn, user, &identity.fingerprint, identity.head_seq).await? else {
-        return Ok(None);
-    };
+    Ok(devices::find_list(conn, user, &identity.fingerprint, identity.head_seq).await?)
+}
+
+async fn take_of(conn: &mut Conn, me: DeviceAddr, user: UserId, ids: &[DeviceId]) -> ApiResult<Vec<Bundle>> {
     let mut bundles = Vec::new();
     for id in devices::ids(conn, user).await? {
         let device = DeviceAddr::new(user, id);
@@ -141,7 +147,7 @@ async fn take_of(conn: &mut Conn, me: DeviceAddr, user: UserId, ids: &[DeviceId]
             bundles.push(bundle);
         }
     }
-    Ok(Some(UserBundles { device_list: Blob(device_list), bundles }))
+    Ok(bundles)
 }
 
 /// Ids, lengths, kinds and signatures of an upload.

@@ -12,6 +12,7 @@ use crate::protocol::limits::WS_FRAME_MAX;
 use crate::server::app::AppState;
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::extract::Client;
+use crate::server::listen;
 use crate::server::realtime::session;
 
 /// An idle connection costs little: the buffers are small, and what waits is bounded by its queue.
@@ -42,10 +43,11 @@ async fn connect(State(app): State<AppState>, request: Request) -> ApiResult<Res
     let encoding = Encoding::ALL.into_iter().find(|encoding| chosen == Some(encoding.subprotocol()));
     let encoding =
         encoding.ok_or_else(|| ApiError::invalid_request("offer chat.v1.json or chat.v1.msgpack in Sec-WebSocket-Protocol"))?;
+    let held = parts.extensions.get::<listen::Held>().cloned();
     let place = realtime.admit(client.address, app.config.limits.connections_per_address)?;
     let upgrade = upgrade.on_failed_upgrade(|cause: axum::Error| tracing::debug!(%cause, "a WebSocket upgrade failed"));
     Ok(upgrade.on_upgrade(move |socket| async move {
         session::run(socket, encoding, app, realtime).await;
-        drop(place);
+        drop((place, held));
     }))
 }

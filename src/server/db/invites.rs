@@ -42,6 +42,8 @@ impl Invite {
     /// # Errors
     /// Of the database.
     pub async fn find_by_code(conn: &mut Conn, code: &str) -> QueryResult<Option<Self>> {
+        // PostgreSQL has no NUL in text, so no code has one.
+        let code = if code.contains('\0') { "" } else { code };
         invites::table.filter(invites::code.eq(code)).select(Self::as_select()).first(conn).await.optional()
     }
 

@@ -172,13 +172,13 @@ pub async fn signer(conn: &mut Conn, user: UserId, cert_hash: &[u8], list_seq: i
 /// Of the database.
 pub async fn current_identity(conn: &mut Conn, user: UserId) -> QueryResult<Option<Vec<u8>>> {
     use super::schema::{identities, users};
-    identities::table
-        .inner_join(users::table.on(users::id.eq(identities::user_id)))
-        .filter(identities::user_id.eq(user.0).and(identities::current).and(users::deleted_at.is_null()))
-        .select(identities::identity_key)
-        .first(conn)
-        .await
-        .optional()
+    // Held until the end: who deletes the account meanwhile waits, and then sees the membership.
+    let account = users::table.find(user.0).filter(users::deleted_at.is_null()).select(users::id).for_share();
+    if account.first::<Uuid>(conn).await.optional()?.is_none() {
+        return Ok(None);
+    }
+    let current = identities::table.filter(identities::user_id.eq(user.0).and(identities::current));
+    current.select(identities::identity_key).first(conn).await.optional()
 }
 
 // Members and bans, as the log says.

@@ -57,6 +57,20 @@ pub async fn find(conn: &mut Conn, log: LogId, user: UserId) -> QueryResult<Opti
     Ok(row.map(member))
 }
 
+/// A user as a member of each log that they belong to.
+///
+/// # Errors
+/// Of the database.
+pub async fn of_user(conn: &mut Conn, user: &UserRow) -> QueryResult<Vec<(LogId, Member)>> {
+    let rows: Vec<(Uuid, MemberRow)> = members::table
+        .filter(members::user_id.eq(user.id))
+        .order(members::log_id)
+        .select((members::log_id, MemberRow::as_select()))
+        .load(conn)
+        .await?;
+    Ok(rows.into_iter().map(|(log, row)| (LogId(log), member((row, user.clone())))).collect())
+}
+
 /// # Errors
 /// Of the database.
 pub async fn set_nickname(conn: &mut Conn, log: LogId, user: UserId, nickname: Option<&str>) -> QueryResult<()> {

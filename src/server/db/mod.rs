@@ -32,7 +32,7 @@ use diesel::QueryDsl as _;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::sql_types::BigInt;
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
-use diesel_async::pooled_connection::AsyncDieselConnectionManager;
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, PoolableConnection, RecyclingMethod};
 use diesel_async::pooled_connection::bb8::{Pool, PooledConnection, RunError};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _, TransactionManager as _};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
@@ -66,11 +66,18 @@ impl Database {
     /// # Errors
     /// When the database cannot be reached within ten seconds.
     pub async fn connect(url: &str, pool_size: u32) -> anyhow::Result<Self> {
-        let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new(with_settings(url));
+        let mut manager = ManagerConfig::default();
+        // Asks nobody: it only sees whether the connection has ended since it was given back.
+        manager.recycling_method = RecyclingMethod::CustomFunction(Box::new(|conn: &mut AsyncPgConnection| {
+            let ended = PoolableConnection::is_broken(conn);
+            let alive = if ended { Err(DieselError::BrokenTransactionManager) } else { Ok(()) };
+            Box::pin(std::future::ready(alive))
+        }));
+        let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config(with_settings(url), manager);
         let pool = Pool::builder()
             .max_size(pool_size)
             .connection_timeout(ACQUIRE_TIMEOUT)
-            .test_on_check_out(false)
+            .test_on_check_out(true)
             .build(manager)
             .await
             .context("cannot connect to the database")?;
@@ -182,7 +189,9 @@ fn is_connection_lost(error: &DieselError) -> bool {
 /// What PostgreSQL says when it stops, starts, is full or takes too long; diesel does not pass the codes (57P01, 57P03,
 /// 57014, 53300) on. In another language of the server the answer is 500 instead of 503.
 fn is_outage(message: &str) -> bool {
-    const BEGINNINGS: [&str; 5] = [
+    const BEGINNINGS: [&str; 7] = [
+        "deadlock detected",
+        "canceling statement due to lock timeout",
         "terminating connection",
         "canceling statement due to statement timeout",
         "the database system is",
@@ -231,7 +240,8 @@ impl From<DieselError> for ApiError {
 /// The settings that every connection has: commits are on disk, and no query runs away.
 fn with_settings(url: &str) -> String {
     let options = "options=-c%20synchronous_commit%3Don%20-c%20statement_timeout%3D10s%20-c%20idle_in_transaction_session_timeout%3D15s\
-                   &application_name=chat&connect_timeout=5";
+                   &application_name=chat&connect_timeout=5&keepalives_idle=15&keepalives_interval=5&keepalives_retries=3\
+                   &tcp_user_timeout=20";
     format!("{url}{}{options}", if url.contains('?') { '&' } else { '?' })
 }
 

@@ -364,7 +364,6 @@ diesel::allow_tables_to_appear_in_same_query!(certificates, devices, identities)
 diesel::allow_tables_to_appear_in_same_query!(channels, users);
 diesel::allow_tables_to_appear_in_same_query!(contacts, users);
 diesel::allow_tables_to_appear_in_same_query!(devices, refresh_tokens, sessions);
-diesel::allow_tables_to_appear_in_same_query!(identities, users);
 diesel::allow_tables_to_appear_in_same_query!(logs, members);
 diesel::allow_tables_to_appear_in_same_query!(members, users);
 diesel::allow_tables_to_appear_in_same_query!(sessions, users);

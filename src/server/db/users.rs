@@ -205,6 +205,16 @@ pub async fn password_hash(conn: &mut Conn, id: UserId) -> QueryResult<String> {
     users::table.find(id.0).select(users::password_hash).first(conn).await
 }
 
+/// The account, if it still has the password that was verified. Until the transaction ends nobody changes the password: what
+/// was verified before stays true, and a change sees what this transaction did.
+///
+/// # Errors
+/// Of the database.
+pub async fn find_with_password(conn: &mut Conn, id: UserId, verified: &str) -> QueryResult<Option<UserRow>> {
+    let account = users::table.find(id.0).filter(users::deleted_at.is_null()).filter(users::password_hash.eq(verified));
+    account.select(UserRow::as_select()).for_share().first(conn).await.optional()
+}
+
 /// # Errors
 /// Of the database.
 pub async fn set_password(conn: &mut Conn, id: UserId, phc: &str) -> QueryResult<()> {

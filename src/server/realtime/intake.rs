@@ -105,6 +105,7 @@ fn check_direct(send: &Send, copies: &[Copy]) -> ApiResult<()> {
         return Err(ApiError::validation("device_lists", "at most two users"));
     }
     copies.iter().try_for_each(check_copy)?;
+    send.skipped.iter().try_for_each(|device| check_device("skipped", device.device_id))?;
     let mut named = HashSet::new();
     let devices = copies.iter().map(|copy| DeviceAddr::new(copy.user_id, copy.device_id)).chain(send.skipped.iter().copied());
     if devices.into_iter().all(|device| named.insert(device)) {
@@ -116,9 +117,19 @@ fn check_direct(send: &Send, copies: &[Copy]) -> ApiResult<()> {
 
 fn check_copy(copy: &Copy) -> ApiResult<()> {
     check_nonce("copies", Some(&copy.nonce))?;
+    check_device("copies", copy.device_id)?;
     match parse("copies", &copy.ciphertext)? {
         Frame::Dm(_) => Ok(()),
         Frame::Channel(_) => Err(ApiError::validation("copies", "must be frames of type 1 or 2")),
+    }
+}
+
+/// The column is signed.
+fn check_device(field: &str, device_id: DeviceId) -> ApiResult<()> {
+    if (1..=i32::MAX as u32).contains(&device_id) {
+        Ok(())
+    } else {
+        Err(ApiError::validation(field, "a device_id is between 1 and 2147483647"))
     }
 }
 

@@ -13,7 +13,6 @@ pub mod fanout;
 pub mod frames;
 pub mod hub;
 pub mod intake;
-pub mod places;
 pub mod presence;
 pub mod queue;
 pub mod session;
@@ -32,16 +31,17 @@ use crate::protocol::frame::ServerFrame;
 use crate::protocol::ids::{ChannelId, DeviceAddr, SessionId, StreamId, UserId};
 use crate::protocol::messages::{Send, Sent};
 use crate::protocol::streams::Event;
+use crate::protocol::users::Status;
 
 use super::app::{App, AppState};
 use super::db::{Database, messages, streams};
 use super::error::{ApiError, ApiResult};
 use super::extract::Auth;
+use super::places::{Place, Places};
 
 use bus::{Bus, Hint};
 use fanout::Fanout;
 use hub::Hub;
-use places::{Place, Places};
 use queue::{Class, End, Queue};
 use writer::{Reply, Writer};
 
@@ -142,6 +142,14 @@ impl Realtime {
     pub fn sessions_revoked(&self, sessions: &[SessionId]) {
         self.hub().end_sessions(sessions, End::Revoked);
         self.bus.announce(Hint::SessionsRevoked(sessions.to_vec()));
+    }
+
+    /// What a connected user shows of their presence; told when it is a change.
+    pub fn set_status(&self, user: UserId, status: Status) {
+        let mut hub = self.hub();
+        if hub.set_status(user, status) {
+            presence::tell(&hub, user, status);
+        }
     }
 
     /// A device has few one-time prekeys left.

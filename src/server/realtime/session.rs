@@ -181,13 +181,6 @@ impl Session {
         self.quiet("mark_read", async move { super::mark_read(&app, channel, user, seq).await })
     }
 
-    fn set_status(&self, status: Status) {
-        let mut hub = self.realtime.hub();
-        if hub.set_status(self.auth.user_id, status) {
-            presence::tell(&hub, self.auth.user_id, status);
-        }
-    }
-
     fn refuse(&self, reference: Option<String>, error: ApiError) {
         self.push(&ServerFrame::Error(frames::error_frame(reference, error)), Class::Durable);
     }
@@ -207,7 +200,10 @@ impl Handler for Session {
             ClientFrame::AckInbox { up_to } => return Some(self.ack_inbox(up_to)),
             ClientFrame::MarkRead { channel_id, seq } => return Some(self.mark_read(channel_id, seq)),
             ClientFrame::Typing { channel_id } => presence::typing(&self.realtime.hub(), self.auth.user_id, channel_id),
-            ClientFrame::Presence { status } => self.set_status(status),
+            ClientFrame::Presence { status: Status::Offline } => {
+                self.refuse(Some("presence".into()), ApiError::validation("status", "must be online, idle, dnd or invisible"));
+            }
+            ClientFrame::Presence { status } => self.realtime.set_status(self.auth.user_id, status),
             ClientFrame::Ping { t } => self.push(&ServerFrame::Pong { t }, Class::Ephemeral),
             ClientFrame::Authenticate { .. } => {
                 self.refuse(Some("authenticate".into()), ApiError::invalid_request("this connection is authenticated"));

@@ -151,3 +151,15 @@ async fn of_twenty_who_race_for_one_use_one_joins() {
     assert_eq!(results.iter().filter(|result| **result == json!([403, "forbidden"])).count(), 19, "{results:?}");
     assert_eq!(alice.get(&format!("/communities/{id}")).await.is(200)["member_count"], json!(2));
 }
+
+#[tokio::test]
+async fn a_code_that_no_invite_can_have_is_not_found_and_an_expiry_is_a_date() {
+    let server = TestServer::new().await;
+    let [owner] = server.people().await;
+    owner.get("/invites/%00abc").await.fails(404, "not_found");
+    let community = owner.community().await;
+    let op = owner.op(community).await.add_invite(&InviteKey::new(), 0, 253_402_300_800_000);
+    owner.post(&format!("/communities/{community}/invites"), json!({ "log_op": op })).await.fails(400, "validation");
+    owner.invite(community, 0, 253_402_300_799_999).await;
+    owner.get(&format!("/communities/{community}/invites")).await.is(200);
+}

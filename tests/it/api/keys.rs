@@ -151,3 +151,21 @@ async fn uploads_are_checked_and_bounded() {
     let counts: PrekeyCounts = bob.get("/keys/prekeys/count").await.ok(200);
     assert_eq!(counts.one_time, 3);
 }
+
+#[tokio::test]
+async fn who_was_asked_too_often_does_not_spend_the_turns_of_others() {
+    let server = TestServer::start().await;
+    let (alice, bob, carol) = (server.device("alice").await, server.device("bob").await, server.device("carol").await);
+    befriend(&alice, &carol).await;
+    befriend(&bob, &carol).await;
+    for _ in 0..10 {
+        let _: UserBundles = carol.post(&path(alice.id()), &json!({})).await.ok(200);
+    }
+    carol.post(&path(alice.id()), &json!({})).await.refused(ErrorCode::RateLimited);
+    let both = json!({ "devices": { alice.id().to_string(): [], bob.id().to_string(): [] } });
+    for _ in 0..10 {
+        let answer: ByUser<UserBundles> = carol.post("/users/bundles", &both).await.ok(200);
+        assert_eq!(answer.items.keys().collect::<Vec<_>>(), [&bob.id()]);
+    }
+    carol.post("/users/bundles", &both).await.refused(ErrorCode::RateLimited);
+}

@@ -174,3 +174,20 @@ async fn sessions_without_a_device_read_and_sign_nothing() {
     bob.get(&format!("/communities/{id}/members")).await.is(200);
     bob.post(&format!("/communities/{id}/leave"), json!({ "log_op": op })).await.fails(403, "forbidden");
 }
+
+#[tokio::test]
+async fn a_new_profile_is_told_wherever_its_owner_is_a_member() {
+    let server = TestServer::new().await;
+    let [owner, member] = server.people().await;
+    let (first, second) = (owner.community().await, owner.community().await);
+    owner.add(first, &member, 1).await;
+    owner.add(second, &member, 1).await;
+    let (seen_first, seen_second) = (server.events(first).await.len(), server.events(second).await.len());
+    member.patch("/account", json!({ "display_name": "Mia" })).await.is(200);
+    for (community, seen) in [(first, seen_first), (second, seen_second)] {
+        let [told] = &server.events(community).await[seen..] else { panic!("one event") };
+        assert_eq!((&told["kind"], &told["member"]["user"]["display_name"]), (&json!("member"), &json!("Mia")));
+    }
+    member.patch("/account", json!({ "status": "dnd" })).await.is(200);
+    assert_eq!(server.events(first).await.len(), seen_first + 1, "a status is presence: live, not an event");
+}

@@ -11,5 +11,6 @@ mod invites;
 mod keys;
 mod logs;
 mod members;
+mod races;
 mod users;
 mod visibility;

@@ -28,6 +28,9 @@ async fn a_profile_changes_field_by_field() {
         let details = alice.patch("/account", &json!({ field: value })).await.refused(ErrorCode::Validation);
         assert!(details[field].is_string());
     }
+    for status in ["offline", "frobnicate"] {
+        alice.patch("/account", &json!({ "status": status })).await.refused(ErrorCode::Validation);
+    }
     alice.patch("/account", &json!({ "instance_role": "owner" })).await.refused(ErrorCode::UnknownField);
     server.anon().patch("/account", &json!({})).await.refused(ErrorCode::Unauthenticated);
 }

@@ -1,4 +1,4 @@
-//! How many WebSockets one address may hold open, authenticated or not.
+//! How many connections one address may hold open, authenticated or not.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
