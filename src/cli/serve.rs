@@ -74,7 +74,11 @@ fn raise_open_files(connections: u64) {
     let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(possible), maximum: limit.maximum });
     if raised.is_err() || possible < wanted {
         let allowed = getrlimit(Resource::Nofile).current.unwrap_or(possible);
-        tracing::warn!(allowed, wanted, "fewer files may be open than server.limits.connections needs: raise the limit (LimitNOFILE)");
+        tracing::warn!(
+            allowed,
+            wanted,
+            "fewer files may be open than server.limits.connections needs: raise the limit (LimitNOFILE)"
+        );
     }
 }
 

@@ -137,12 +137,8 @@ mod tests {
 
     use super::*;
 
-    const BOUNDS: Bounds = Bounds {
-        head_timeout: Duration::from_millis(200),
-        connections: 2,
-        connections_per_address: 2,
-        exempt: Vec::new(),
-    };
+    const BOUNDS: Bounds =
+        Bounds { head_timeout: Duration::from_millis(200), connections: 2, connections_per_address: 2, exempt: Vec::new() };
 
     struct Running {
         address: SocketAddr,

@@ -196,7 +196,12 @@ fn changes(body: &UpdateChannel) -> ApiResult<ChannelChanges<'_>> {
 
 /// With the op that detaches it; a channel with a log of its own goes without one.
 #[utoipa::path(delete, path = "/channels/{id}", params(("id" = String, Path)), request_body = DeleteChannel, responses((status = 204)))]
-async fn delete(State(app): State<AppState>, auth: Auth, Path(id): Path<ChannelId>, body: Option<Json<DeleteChannel>>) -> ApiResult<StatusCode> {
+async fn delete(
+    State(app): State<AppState>,
+    auth: Auth,
+    Path(id): Path<ChannelId>,
+    body: Option<Json<DeleteChannel>>,
+) -> ApiResult<StatusCode> {
     let body = body.map(|Json(body)| body).unwrap_or_default();
     let signed = body.log_op.as_ref().map(|op| Signed::read(&app, "log_op", op, &auth)).transpose()?;
     let written = app

@@ -36,7 +36,8 @@ async fn a_login_under_way_does_not_outlive_a_password_change() {
     // The change is not committed yet when the old password is found to be right.
     let change = holding(&url, "UPDATE users SET password_hash = 'another' WHERE username = 'alice'").await;
     let anon = server.anon();
-    let login = tokio::spawn(async move { anon.post("/auth/login", &json!({ "username": "alice", "password": PASSWORD })).await });
+    let login =
+        tokio::spawn(async move { anon.post("/auth/login", &json!({ "username": "alice", "password": PASSWORD })).await });
     blocked(&watch, 1).await;
     change.batch_execute("COMMIT").await.unwrap();
     login.await.unwrap().refused(ErrorCode::InvalidCredentials);
