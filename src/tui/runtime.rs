@@ -73,70 +73,22 @@ pub enum Signal {
 /// Runs until the user leaves or a signal ends it; the code of the signal, if one did.
 ///
 /// # Errors
-/// When the terminal is gone.
+/// When the terminal is gone; what was typed is saved all the same.
 pub async fn run(
     app: &mut App,
     display: &mut impl Display,
     host: &mut impl Host,
-    mut input: impl Stream<Item = io::Result<Event>> + Unpin,
+    input: impl Stream<Item = io::Result<Event>> + Unpin,
     signals: &mut mpsc::Receiver<Signal>,
     clock: impl Fn() -> Timestamp,
     frame: Duration,
 ) -> io::Result<Option<u8>> {
     let mut runner = Runner { app, display, host, asked: HashMap::new(), ended: false };
-    let mut last_draw: Option<Instant> = None;
-    let mut code = None;
-    while !runner.ended {
-        let due = last_draw.map(|at| at + frame);
-        if runner.app.dirty && due.is_none_or(|due| due <= Instant::now()) {
-            runner.draw()?;
-            last_draw = Some(Instant::now());
-        }
-        let now = clock();
-        let wake = runner.app.wake_at().map(|at| {
-            let ms = u64::try_from(at.0.saturating_sub(now.0)).unwrap_or(0);
-            Instant::now() + Duration::from_millis(ms)
-        });
-        let frame_due = due.filter(|_| runner.app.dirty);
-        let ticking = wake.is_some_and(|wake| frame_due.is_none_or(|due| wake <= due));
-        let until = [wake, frame_due].into_iter().flatten().min();
-        let event = tokio::select! {
-            biased;
-            signal = signals.recv() => Woken::Signal(signal.unwrap_or(Signal::End(0))),
-            event = input.next() => Woken::Input(event),
-            event = runner.host.event() => Woken::Host(event),
-            () = async { match until { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => Woken::Time,
-        };
-        runner.app.now = clock();
-        match event {
-            Woken::Signal(Signal::End(with)) => {
-                code = Some(with).filter(|code| *code != 0);
-                runner.tell(Msg::Quit)?;
-            }
-            Woken::Signal(Signal::Suspend) => {
-                runner.suspend()?;
-            }
-            Woken::Signal(Signal::Continued) => {
-                runner.display.resume()?;
-                runner.tell(Msg::Resumed)?;
-            }
-            Woken::Input(Some(Ok(event))) => {
-                if let Some(msg) = message(event) {
-                    runner.tell(msg)?;
-                }
-            }
-            // The terminal is closed.
-            Woken::Input(Some(Err(_)) | None) => {
-                code = Some(129);
-                runner.tell(Msg::Quit)?;
-            }
-            Woken::Host(HostEvent::Client(event)) => runner.client_event(event)?,
-            Woken::Host(HostEvent::Setup(result)) => runner.tell(Msg::Setup(result))?,
-            Woken::Time if ticking => runner.tell(Msg::Tick)?,
-            Woken::Time => {}
-        }
+    let ended = runner.run(input, signals, clock, frame).await;
+    if ended.is_err() {
+        runner.save();
     }
-    Ok(code)
+    ended
 }
 
 enum Woken {
@@ -156,6 +108,77 @@ struct Runner<'a, D, H> {
 }
 
 impl<D: Display, H: Host> Runner<'_, D, H> {
+    async fn run(
+        &mut self,
+        mut input: impl Stream<Item = io::Result<Event>> + Unpin,
+        signals: &mut mpsc::Receiver<Signal>,
+        clock: impl Fn() -> Timestamp,
+        frame: Duration,
+    ) -> io::Result<Option<u8>> {
+        let mut last_draw: Option<Instant> = None;
+        let mut code = None;
+        while !self.ended {
+            let due = last_draw.map(|at| at + frame);
+            if self.app.dirty && due.is_none_or(|due| due <= Instant::now()) {
+                self.draw()?;
+                last_draw = Some(Instant::now());
+            }
+            let now = clock();
+            let wake = self.app.wake_at().map(|at| {
+                let ms = u64::try_from(at.0.saturating_sub(now.0)).unwrap_or(0);
+                Instant::now() + Duration::from_millis(ms)
+            });
+            let frame_due = due.filter(|_| self.app.dirty);
+            let ticking = wake.is_some_and(|wake| frame_due.is_none_or(|due| wake <= due));
+            let until = [wake, frame_due].into_iter().flatten().min();
+            let event = tokio::select! {
+                biased;
+                signal = signals.recv() => Woken::Signal(signal.unwrap_or(Signal::End(0))),
+                event = input.next() => Woken::Input(event),
+                event = self.host.event() => Woken::Host(event),
+                () = async { match until { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => Woken::Time,
+            };
+            self.app.now = clock();
+            match event {
+                Woken::Signal(Signal::End(with)) => {
+                    code = Some(with).filter(|code| *code != 0);
+                    self.tell(Msg::Quit)?;
+                }
+                Woken::Signal(Signal::Suspend) => {
+                    self.suspend()?;
+                }
+                Woken::Signal(Signal::Continued) => {
+                    self.display.resume()?;
+                    self.tell(Msg::Resumed)?;
+                }
+                Woken::Input(Some(Ok(event))) => {
+                    if let Some(msg) = message(event) {
+                        self.tell(msg)?;
+                    }
+                }
+                // The terminal is closed.
+                Woken::Input(Some(Err(_)) | None) => {
+                    code = Some(129);
+                    self.tell(Msg::Quit)?;
+                }
+                Woken::Host(HostEvent::Client(event)) => self.client_event(event)?,
+                Woken::Host(HostEvent::Setup(result)) => self.tell(Msg::Setup(result))?,
+                Woken::Time if ticking => self.tell(Msg::Tick)?,
+                Woken::Time => {}
+            }
+        }
+        Ok(code)
+    }
+
+    /// What has to be on disk at the end, without a terminal to draw on.
+    fn save(&mut self) {
+        for effect in update(self.app, Msg::Quit) {
+            if let Effect::Client(_, command) = effect {
+                self.host.send(command);
+            }
+        }
+    }
+
     fn tell(&mut self, msg: Msg) -> io::Result<()> {
         let effects = update(self.app, msg);
         for effect in effects {

@@ -24,8 +24,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::app::{App, view};
 use crate::client::model::{Problem, ProblemKind};
 
-/// After the terminal died: time to write drafts and close the store.
-const HANG_UP: Duration = Duration::from_millis(500);
+/// After the terminal died: time to write drafts and close the store, also on a busy machine. Mostly it takes a tenth of that.
+const HANG_UP: Duration = Duration::from_secs(2);
 /// What terminals take into the clipboard at once.
 const COPY_MAX: usize = 74_000;
 

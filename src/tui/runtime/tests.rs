@@ -16,6 +16,8 @@ struct Counter {
     copies: Vec<String>,
     suspended: usize,
     bells: usize,
+    /// After so many draws it is gone.
+    lives: Option<usize>,
 }
 
 impl Display for Counter {
@@ -23,6 +25,9 @@ impl Display for Counter {
         Ok((80, 24))
     }
     fn draw(&mut self, _app: &App) -> io::Result<()> {
+        if self.lives == Some(self.draws) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         self.draws += 1;
         Ok(())
     }
@@ -74,6 +79,16 @@ fn key(code: KeyCode, mods: KeyModifiers) -> io::Result<Event> {
 
 /// Runs over these keys, then these events, then ends. `frame` is the least time between two draws.
 async fn run_over(keys: Vec<io::Result<Event>>, events: Vec<HostEvent>, frame: Duration) -> (Counter, Vec<Command>, Option<u8>) {
+    let (display, sent, code) = run_on(Counter::default(), keys, events, frame).await;
+    (display, sent, code.unwrap())
+}
+
+async fn run_on(
+    mut display: Counter,
+    keys: Vec<io::Result<Event>>,
+    events: Vec<HostEvent>,
+    frame: Duration,
+) -> (Counter, Vec<Command>, io::Result<Option<u8>>) {
     let mut driven = Driven::open(Store::team(), 80, 24);
     driven.wait(10_000);
     let mut app = driven.app;
@@ -81,9 +96,8 @@ async fn run_over(keys: Vec<io::Result<Event>>, events: Vec<HostEvent>, frame: D
     let (end, mut signals) = mpsc::channel(1);
     let sent = Rc::new(RefCell::new(Vec::new()));
     let mut host = Silent { events: events.into_iter(), end, sent: sent.clone() };
-    let mut display = Counter::default();
     let input = stream::iter(keys).chain(stream::pending());
-    let code = run(&mut app, &mut display, &mut host, Box::pin(input), &mut signals, || now, frame).await.unwrap();
+    let code = run(&mut app, &mut display, &mut host, Box::pin(input), &mut signals, || now, frame).await;
     let sent = sent.borrow().clone();
     (display, sent, code)
 }
@@ -122,6 +136,17 @@ async fn ending_saves_the_draft_first() {
     let keys = "half a thou".chars().map(|c| key(KeyCode::Char(c), KeyModifiers::NONE)).collect();
     let (_, sent, _) = run_over(keys, Vec::new(), NO_CAP).await;
     let saved = sent.iter().any(|command| matches!(command, Command::SaveDraft { text, .. } if text.raw() == "half a thou"));
+    assert!(saved, "{sent:?}");
+}
+
+#[tokio::test]
+async fn a_terminal_that_vanishes_while_it_is_drawn_on_saves_the_draft_too() {
+    let keys = "half a thou".chars().map(|c| key(KeyCode::Char(c), KeyModifiers::NONE)).collect();
+    let dying = Counter { lives: Some(5), ..Counter::default() };
+    let (_, sent, ended) = run_on(dying, keys, Vec::new(), NO_CAP).await;
+    assert!(ended.is_err());
+    let saved =
+        sent.iter().any(|command| matches!(command, Command::SaveDraft { text, .. } if "half a thou".starts_with(text.raw())));
     assert!(saved, "{sent:?}");
 }
 
