@@ -211,6 +211,7 @@ mod tests {
             unread: 0,
             mentions: 0,
             read_seq: 0,
+            newest_seq: 0,
             has_draft: false,
             last_at: None,
             member_count: 2,

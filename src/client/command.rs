@@ -43,6 +43,8 @@ pub enum Command {
         place: Option<Place>,
         limit: usize,
     },
+    /// → `Answer::Unsent`: what waits or was refused, in the order of writing.
+    ListUnsent,
     /// → `Answer::Members`
     ListMembers {
         channel_id: ChannelId,

@@ -10,7 +10,7 @@ use crate::protocol::users::Status;
 use super::command::{Place, RequestId};
 use super::model::{
     Account, Connection, DeviceInfo, InviteLink, MemberInfo, MessageRef, Person, Problem, SafetyNumber, SearchHit, TimelineItem,
-    TimelinePage, Tree, Untrusted,
+    TimelinePage, Tree, Unsent, Untrusted,
 };
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -72,6 +72,7 @@ pub enum Answer {
     Ok,
     Page(TimelinePage),
     Hits(Vec<SearchHit>),
+    Unsent(Vec<Unsent>),
     Members(Vec<MemberInfo>),
     People(Vec<Person>),
     Draft {

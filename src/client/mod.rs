@@ -188,19 +188,26 @@ impl Client {
         Err(ended())
     }
 
-    /// Goes on with another login of the same account: after the server ended the session. Only the owner can.
+    /// Goes on with another login of the same account: after the server ended the session. Only the owner can. Runs on without
+    /// the handle.
     ///
     /// # Errors
     /// When another process owns the profile, or the store failed.
-    pub async fn log_in(&self, record: SessionRecord) -> Result<(), Problem> {
-        let Backend::Own { driver } = &self.backend else {
-            return Err(Problem::new(ProblemKind::Locked, "another client owns this profile").hint("Log in there."));
+    pub fn log_in(&self, record: SessionRecord) -> impl Future<Output = Result<(), Problem>> + Send + use<> {
+        let driver = match &self.backend {
+            Backend::Own { driver } => Some(driver.clone()),
+            Backend::Attached { .. } => None,
         };
-        let login = record.login();
-        if driver.shared.session.replace(record).await && driver.shared.input(engine::Input::LoggedIn(login)).await {
-            return Ok(());
+        async move {
+            let Some(driver) = driver else {
+                return Err(Problem::new(ProblemKind::Locked, "another client owns this profile").hint("Log in there."));
+            };
+            let login = record.login();
+            if driver.shared.session.replace(record).await && driver.shared.input(engine::Input::LoggedIn(login)).await {
+                return Ok(());
+            }
+            Err(Problem::new(ProblemKind::Failed, "the local store failed"))
         }
-        Err(Problem::new(ProblemKind::Failed, "the local store failed"))
     }
 
     /// The process that owns the profile, if it is another one.

@@ -141,6 +141,8 @@ pub struct ChannelNode {
     pub mentions: u64,
     /// Up to where this user has read.
     pub read_seq: u64,
+    /// The newest position that is here, of whatever kind.
+    pub newest_seq: u64,
     pub has_draft: bool,
     pub last_at: Option<Timestamp>,
     pub member_count: u32,
@@ -460,6 +462,34 @@ pub struct DeviceInfo {
     pub current: bool,
     /// A session with it began without a one-time prekey.
     pub no_one_time_prekey: bool,
+}
+
+/// Something of this user's that waits for the server, or that it refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unsent {
+    pub channel_id: ChannelId,
+    /// Its own id, to try it again or to forget it.
+    pub id: MessageId,
+    pub what: UnsentKind,
+    /// The message that it is, or that it changes.
+    pub message: MessageRef,
+    pub thread_root: Option<MessageRef>,
+    /// What was written: the text, or the emoji; of a deletion the text that goes.
+    pub text: Untrusted,
+    pub at: Timestamp,
+    pub delivery: Delivery,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum UnsentKind {
+    Message,
+    Edit,
+    Reaction {
+        remove: bool,
+    },
+    Delete,
+    /// A setting of the conversation.
+    Other,
 }
 
 /// One result of a search in the local history.

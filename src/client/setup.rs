@@ -235,19 +235,35 @@ pub fn free(profile: &Profile) -> Result<(), Problem> {
     Ok(())
 }
 
+/// A new login of the account that a profile belongs to, for a client that runs with the profile: [`Client::log_in`] takes it.
+///
+/// # Errors
+/// When the server refuses, or knows another account by that name.
+pub async fn log_in_again(profile: &Profile, password: &SecretText, settings: Settings) -> Result<SessionRecord, Problem> {
+    let account = profile.require_account()?;
+    let login = Server::probe(&account.server, settings).await?.log_in(&account.username, password, None).await?;
+    same_account(profile, &account, &login)?;
+    Ok(login.record)
+}
+
+fn same_account(profile: &Profile, account: &AccountFile, login: &NewLogin) -> Result<(), Problem> {
+    if account.user_id == login.record.user.id && account.server == login.server.origin() {
+        return Ok(());
+    }
+    Err(Problem::new(
+        ProblemKind::Usage,
+        format!("profile `{}` belongs to {} at {}", profile.name, account.username, account.server),
+    )
+    .hint("Log in as that account, or choose another profile with --profile."))
+}
+
 /// Opens a known profile with a new login of its account.
 ///
 /// # Errors
 /// When the login is of another account, or the profile does not open.
 pub async fn resume(profile: &Profile, key: StoreKey, login: NewLogin) -> Result<(Client, Events), Problem> {
     let account = profile.require_account()?;
-    if account.user_id != login.record.user.id || account.server != login.server.origin() {
-        return Err(Problem::new(
-            ProblemKind::Usage,
-            format!("profile `{}` belongs to {} at {}", profile.name, account.username, account.server),
-        )
-        .hint("Log in as that account, or choose another profile with --profile."));
-    }
+    same_account(profile, &account, &login)?;
     let lock: Lock = super::own(profile)?;
     let (path, copy, record) = (profile.store(), key.copy(), login.record);
     spawn_blocking(move || {

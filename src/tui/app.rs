@@ -108,6 +108,7 @@ pub enum Pending {
     Form,
     /// The answer belongs to the list on top, if its query is still this one.
     Query(String),
+    Outbox,
     OpenDm,
     Safety(UserId),
     /// After a decision about trust: show the page again.

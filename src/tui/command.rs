@@ -129,6 +129,7 @@ commands! {
     Reconnect "reconnect" "try to reach the server now";
     Redraw "redraw" "draw the screen anew";
     Suspend "suspend" "put chat into the background; fg brings it back";
+    LogIn "log-in" "log in again after the session ended";
     LogOut "log-out" "end the session on this device; what is stored here stays";
     Quit "quit" "leave chat; drafts and waiting messages are kept";
 

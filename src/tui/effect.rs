@@ -24,7 +24,7 @@ pub enum Effect {
     Quit,
 }
 
-/// What the first run asks of the client before there is one. At most one at a time.
+/// What the first run asks of the client before there is one, and how one comes back in. At most one at a time.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Setup {
     /// Is there a server, and whom does it let in? → [`SetupAnswer::Server`]
@@ -33,6 +33,8 @@ pub enum Setup {
     Enter { register: bool, username: String, password: SecretText, invite: Option<SecretText>, protection: Protect },
     /// Open the store of this profile. → [`SetupAnswer::Ready`]
     Unlock { passphrase: SecretText },
+    /// A new session for the client that runs, after its session ended. → [`SetupAnswer::LoggedIn`]
+    LogIn { password: SecretText },
     /// The user has seen the codes: go on with the client that [`SetupAnswer::Ready`] brought.
     Finish,
 }
@@ -52,6 +54,7 @@ impl fmt::Debug for Setup {
             Self::Probe { .. } => "Probe",
             Self::Enter { .. } => "Enter",
             Self::Unlock { .. } => "Unlock",
+            Self::LogIn { .. } => "LogIn",
             Self::Finish => "Finish",
         })
     }
@@ -68,6 +71,7 @@ pub enum SetupAnswer {
         /// To be written down: what each is for, and the code.
         codes: Vec<(&'static str, SecretText)>,
     },
+    LoggedIn,
 }
 
 impl fmt::Debug for SetupAnswer {
@@ -75,6 +79,7 @@ impl fmt::Debug for SetupAnswer {
         f.write_str(match self {
             Self::Server { .. } => "Server",
             Self::Ready { .. } => "Ready",
+            Self::LoggedIn => "LoggedIn",
         })
     }
 }

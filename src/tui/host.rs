@@ -9,7 +9,8 @@ use super::runtime::{Host, HostEvent};
 use crate::client::command::{Command, RequestId};
 use crate::client::model::{Problem, ProblemKind};
 use crate::client::profile::Profile;
-use crate::client::setup::Server;
+use crate::client::session::SessionRecord;
+use crate::client::setup::{Server, log_in_again};
 use crate::client::unlock::{self, Protection};
 use crate::client::{Client, Events, Settings};
 use crate::protocol::auth::SecretText;
@@ -30,7 +31,13 @@ pub struct ClientHost {
 /// How a step of the setup ended.
 enum Step {
     Probed(Result<Server, Problem>),
-    Entered { registered: Option<String>, result: Result<Opened, Problem> },
+    Entered {
+        registered: Option<String>,
+        result: Result<Opened, Problem>,
+    },
+    /// The server has a new session; the client does not have it yet.
+    Session(Result<SessionRecord, Problem>),
+    LoggedIn(Result<(), Problem>),
 }
 
 struct Opened {
@@ -63,8 +70,19 @@ impl ClientHost {
         }
     }
 
-    /// What a step brought, in the words of the screen.
-    fn step_done(&mut self, step: Step) -> Result<SetupAnswer, Problem> {
+    /// What a step brought, in the words of the screen; none when another one follows by itself.
+    fn step_done(&mut self, step: Step) -> Option<Result<SetupAnswer, Problem>> {
+        if let (Step::Session(Ok(record)), Some((client, _))) = (&step, &self.running) {
+            let (done, entering) = (self.done.clone(), client.log_in(record.clone()));
+            tokio::spawn(async move {
+                let _ = done.send(Step::LoggedIn(entering.await)).await;
+            });
+            return None;
+        }
+        Some(self.answer(step))
+    }
+
+    fn answer(&mut self, step: Step) -> Result<SetupAnswer, Problem> {
         match step {
             Step::Probed(result) => {
                 let server = result?;
@@ -79,6 +97,8 @@ impl ClientHost {
                 self.ready = Some((client, events));
                 Ok(SetupAnswer::Ready { codes })
             }
+            Step::Session(result) => result.map(|_| SetupAnswer::LoggedIn),
+            Step::LoggedIn(result) => result.map(|()| SetupAnswer::LoggedIn),
         }
     }
 }
@@ -114,19 +134,33 @@ impl Host for ClientHost {
                     let _ = done.send(Step::Entered { registered: None, result }).await;
                 });
             }
+            Setup::LogIn { password } => {
+                tokio::spawn(async move {
+                    let result = log_in_again(&profile, &password, settings).await;
+                    let _ = done.send(Step::Session(result)).await;
+                });
+            }
         }
     }
 
     async fn event(&mut self) -> HostEvent {
-        if let Some((_, events)) = &mut self.running {
-            return match events.recv().await {
-                Some(event) => HostEvent::Client(event),
-                None => std::future::pending().await,
+        loop {
+            let (running, steps) = (&mut self.running, &mut self.steps);
+            let next = async {
+                match running {
+                    Some((_, events)) => events.recv().await,
+                    None => None,
+                }
             };
-        }
-        match self.steps.recv().await {
-            Some(step) => HostEvent::Setup(self.step_done(step)),
-            None => std::future::pending().await,
+            tokio::select! {
+                Some(event) = next => return HostEvent::Client(event),
+                Some(step) = steps.recv() => {
+                    if let Some(answer) = self.step_done(step) {
+                        return HostEvent::Setup(answer);
+                    }
+                }
+                else => std::future::pending().await,
+            }
         }
     }
 }

@@ -43,6 +43,43 @@ pub fn render(text: &Untrusted, cells: usize, theme: &Theme, me: &str) -> Vec<Li
     renderer.lines
 }
 
+/// The beginning of a message on one line of at most `cells` cells, as it reads: without its markup. For quotes, titles and lists.
+pub fn preview(text: &Untrusted, cells: usize) -> Clean {
+    // No cell needs more than 64 bytes, and a quote of a long message must not cost a pass over all of it.
+    let raw = text.raw();
+    let source = visible_returns(raw.get(..raw.floor_char_boundary(cells.saturating_mul(64).max(256))).unwrap_or(raw));
+    let mut line = String::new();
+    let mut link = None;
+    for event in Parser::new_ext(&source, Options::ENABLE_STRIKETHROUGH) {
+        match event {
+            Event::Text(text) | Event::Code(text) | Event::Html(text) | Event::InlineHtml(text) => line.push_str(&text),
+            Event::Start(Tag::BlockQuote(_)) => line.push_str("> "),
+            Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => link = Some((dest_url, line.len())),
+            Event::End(TagEnd::Link | TagEnd::Image) => {
+                if let Some((url, from)) =
+                    link.take().filter(|(url, from)| !is_address(line.get(*from..).unwrap_or_default(), url))
+                {
+                    let gap = if line.len() == from { "" } else { " " };
+                    line.push_str(&format!("{gap}<{url}>"));
+                }
+            }
+            Event::SoftBreak
+            | Event::HardBreak
+            | Event::Rule
+            | Event::End(TagEnd::Paragraph | TagEnd::Heading(_) | TagEnd::Item | TagEnd::CodeBlock | TagEnd::HtmlBlock) => {
+                line.push(' ')
+            }
+            _ => {}
+        }
+    }
+    Clean::preview(&Untrusted::new(line), cells)
+}
+
+/// Whether a link's text is its target: then there is nothing more to say.
+fn is_address(text: &str, url: &str) -> bool {
+    text.trim_end_matches('/') == url.trim_end_matches('/') || url.strip_prefix("mailto:") == Some(text)
+}
+
 /// The parser takes a lone carriage return for a line break, which would hide that somebody sent one.
 fn visible_returns(text: &str) -> Cow<'_, str> {
     if !text.contains('\r') {
@@ -194,9 +231,7 @@ impl Renderer<'_> {
                 self.styles.pop();
                 if let Some((url, text)) = self.link.take() {
                     // The real target is always in sight: a text that looks like an address may lie.
-                    let same =
-                        text.trim_end_matches('/') == url.trim_end_matches('/') || url.strip_prefix("mailto:") == Some(&text);
-                    if !same {
+                    if !is_address(&text, &url) {
                         self.push(Clean::ours(format!(" <{url}>")), self.theme.dim());
                     }
                 }
@@ -408,6 +443,18 @@ mod tests {
         assert_eq!(plain("[bank](https://evil.example)", 60), ["bank <https://evil.example>"]);
         assert_eq!(plain("<https://chat.example>", 60), ["https://chat.example"]);
         assert_eq!(plain("[x](https://a\u{202e}b)", 60), ["x <https://a<U+202E>b>"]);
+    }
+
+    #[test]
+    fn a_preview_reads_as_the_message_does() {
+        let preview = |text: &str| preview(&Untrusted::new(text), 60).into_string();
+        assert_eq!(preview("who has the **pager** *tonight*, ~~bo~~ `ana`?"), "who has the pager tonight, bo ana?");
+        assert_eq!(preview("log:\n```sh\nls -l\n\nrm *x*\n```\ndone"), "log: ls -l rm *x* done");
+        assert_eq!(preview("> so\n\n- one\n- two\n\n# end"), "> so one two end");
+        assert_eq!(preview("[bank](https://evil.example) <https://a.example>"), "bank <https://evil.example> https://a.example");
+        assert_eq!(preview("&#27;[2J \u{202e}x"), "␛[2J <U+202E>x");
+        assert_eq!(preview("**not closed"), "**not closed");
+        assert_eq!(preview(&"x".repeat(1_000_000)).chars().count(), 60);
     }
 
     #[test]

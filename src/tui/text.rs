@@ -41,7 +41,7 @@ impl Clean {
     pub fn preview(text: &Untrusted, width: usize) -> Self {
         // A quote of a long message must not cost a pass over all of it: no cell needs more than 64 bytes.
         let raw = text.raw();
-        let head = raw.get(..floor_char_boundary(raw, width.saturating_mul(64).max(256))).unwrap_or(raw);
+        let head = raw.get(..raw.floor_char_boundary(width.saturating_mul(64).max(256))).unwrap_or(raw);
         let mut line = String::new();
         for word in head.split_whitespace() {
             if !line.is_empty() {
@@ -181,16 +181,6 @@ fn fit(text: &str, cells: usize) -> usize {
         }
     }
     text.len()
-}
-
-fn floor_char_boundary(text: &str, mut at: usize) -> usize {
-    if at >= text.len() {
-        return text.len();
-    }
-    while !text.is_char_boundary(at) {
-        at -= 1;
-    }
-    at
 }
 
 /// What becomes of a character.

@@ -62,6 +62,7 @@ impl Engine {
             Command::LoadTimeline { place, anchor, limit } => Ok(Answer::Page(self.load_page(cx, place, anchor, limit)?)),
             Command::FetchOlder { place, limit } => return self.fetch_older(cx, request, place, limit),
             Command::Search { query, place, limit } => Ok(Answer::Hits(self.find_text(cx, &query, place, limit)?)),
+            Command::ListUnsent => Ok(Answer::Unsent(self.unsent(cx)?)),
             Command::ListMembers { channel_id } => self.list_members(channel_id).map(Answer::Members),
             Command::FindPeople { query } => {
                 let found = self.known_people(&query);

@@ -35,6 +35,7 @@ mod tests;
 mod time;
 mod timeline;
 mod tree;
+mod unsent;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

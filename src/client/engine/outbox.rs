@@ -122,6 +122,11 @@ impl Outbox {
         self.heads.values().filter(|head| head.lane.is_some() && !head.failed).count()
     }
 
+    /// Rows of channels, in the order of writing: what waits, and what was refused.
+    pub(super) fn rows(&self) -> impl Iterator<Item = u64> {
+        self.heads.iter().filter(|(_, head)| head.lane.is_some()).map(|(order, _)| *order)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.heads.len()
     }
@@ -230,7 +235,7 @@ impl Engine {
         Ok(order)
     }
 
-    fn entry(&self, cx: &Cx<'_>, order: u64) -> Result<Option<Entry>, StoreError> {
+    pub(super) fn entry(&self, cx: &Cx<'_>, order: u64) -> Result<Option<Entry>, StoreError> {
         cx.db.load(Table::Outbox, &order.to_be_bytes())
     }
 

@@ -101,6 +101,7 @@ impl Engine {
             unread: state.unread,
             mentions: state.mentions,
             read_seq: state.read_seq,
+            newest_seq: state.newest,
             has_draft: state.has_draft,
             last_at: state.last_at,
             member_count: if peer_id.is_some() { 2 } else { log.map_or(0, |log| log.member_count()) },

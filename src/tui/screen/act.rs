@@ -8,6 +8,7 @@ use crate::protocol::users::Status;
 use crate::tui::app::{App, Pending};
 use crate::tui::command::Action;
 use crate::tui::effect::Effect;
+use crate::tui::markdown;
 use crate::tui::text::{Clean, printable};
 use crate::tui::time;
 use crate::tui::widget::tree::Target;
@@ -128,9 +129,12 @@ impl App {
                 };
                 self.ask(Pending::Toast(words.to_owned()), Command::SetStatus(status));
             }
+            Action::Reconnect if self.is_logged_out() => self.open_form(FormKind::LogIn, ""),
             Action::Reconnect => {
                 self.ask(Pending::Quiet, Command::Reconnect);
             }
+            Action::LogIn if self.is_logged_out() => self.open_form(FormKind::LogIn, ""),
+            Action::LogIn => self.toast("you are logged in"),
             Action::LogOut => {
                 let text = "End the session on this device? What is stored here stays, encrypted; you log in again to go on.";
                 self.question("log out", text, Yes::LogOut);
@@ -212,9 +216,7 @@ impl App {
             Yes::MarkAllRead => {
                 let unread: Vec<_> = self.world.channels().filter(|channel| channel.unread > 0).cloned().collect();
                 for channel in unread {
-                    // The client knows the head of the log; this is beyond it, so everything.
-                    let seq = channel.read_seq.saturating_add(channel.unread);
-                    self.mark_read(channel.id, seq);
+                    self.mark_read(channel.id, channel.newest_seq);
                 }
             }
         }
@@ -392,12 +394,10 @@ impl App {
 
     fn mark_channel_read(&mut self) {
         let Some(channel) = self.chat.channel_id().and_then(|id| self.world.channel(id)).cloned() else { return };
-        let last = self.chat.main.as_ref().and_then(|main| main.timeline.last_seq()).unwrap_or(0);
-        let seq = channel.read_seq.saturating_add(channel.unread).max(last);
         if let Some(main) = &mut self.chat.main {
-            main.timeline.read_seq = Some(seq);
+            main.timeline.read_seq = Some(channel.newest_seq);
         }
-        self.mark_read(channel.id, seq);
+        self.mark_read(channel.id, channel.newest_seq);
         self.toast("marked as read");
     }
 
@@ -435,7 +435,7 @@ impl App {
             return;
         }
         let text = match &item.body {
-            Body::Text(text) => Clean::preview(text, 200),
+            Body::Text(text) => markdown::preview(text, 200),
             _ => Clean::ours("this message"),
         };
         let yes = Yes::Delete { channel_id: item.channel_id, target: item.key };
@@ -515,7 +515,7 @@ impl App {
         }
     }
 
-    fn open_form(&mut self, kind: FormKind, arg: &str) {
+    pub(super) fn open_form(&mut self, kind: FormKind, arg: &str) {
         if let Some(form) = Form::new(kind, self, arg) {
             self.overlays.push(Overlay::Form(form));
         }

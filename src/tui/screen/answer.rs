@@ -8,6 +8,7 @@ use crate::tui::text::Clean;
 use crate::tui::widget::timeline::Direction;
 
 use super::chat::{Focus, Pane};
+use super::form::FormKind;
 use super::overlay::Overlay;
 use super::page::Page;
 
@@ -117,9 +118,15 @@ impl App {
             return;
         }
         match &self.world.connection {
+            // At the start there is nothing else to do; later somebody may be typing, and nothing typed may end up in that form.
+            Connection::LoggedOut { .. }
+                if matches!(old, Connection::Starting | Connection::Connecting { attempt: 0 | 1 }) && self.has_not_begun() =>
+            {
+                self.open_form(FormKind::LogIn, "");
+            }
             Connection::LoggedOut { why } => {
                 let text = format!("this session ended: {}", Clean::from_untrusted(why));
-                self.fail(text, "What is stored here stays readable. Leave with Ctrl-Q and run `chat login`.");
+                self.fail(text, "What is stored here stays readable. F12 logs in again.");
             }
             Connection::Offline { why, retry_at, .. }
                 if matches!(
@@ -140,12 +147,25 @@ impl App {
             // Whatever was said about being offline is over.
             Connection::Online { .. }
                 if !matches!(old, Connection::Online { .. })
-                    && self.notice.as_ref().is_some_and(|notice| notice.text.as_str().starts_with("offline:")) =>
+                    && self.notice.as_ref().is_some_and(|notice| {
+                        let text = notice.text.as_str();
+                        text.starts_with("offline:") || text.starts_with("this session ended:")
+                    }) =>
             {
                 self.notice = None;
             }
             _ => {}
         }
+    }
+
+    /// Nothing lies over the panes and nothing was typed.
+    fn has_not_begun(&self) -> bool {
+        let typed = self.chat.conversation(self.active_pane()).is_some_and(|open| !open.composer.input.is_empty());
+        self.overlays.is_empty() && self.pressed.is_empty() && !typed
+    }
+
+    pub(super) fn is_logged_out(&self) -> bool {
+        matches!(self.world.connection, Connection::LoggedOut { .. })
     }
 
     fn on_answer(&mut self, pending: Pending, result: Result<Answer, Problem>) {
@@ -188,6 +208,7 @@ impl App {
             (Pending::Form, answer) => self.form_done(answer),
             (Pending::Query(query), Answer::Hits(hits)) => self.hits_came(&query, hits),
             (Pending::Query(query), Answer::People(people)) => self.people_came(&query, people),
+            (Pending::Outbox, Answer::Unsent(unsent)) => self.outbox_came(unsent),
             (Pending::OpenDm, Answer::Channel(id)) => self.open_new_channel(id),
             (Pending::Safety(_), Answer::Safety(safety)) => {
                 self.overlays.retain(|overlay| !matches!(overlay, Overlay::Page(page) if page.is_safety()));

@@ -274,14 +274,13 @@ impl App {
     fn main_bottom_seq(&self) -> Option<(ChannelId, u64)> {
         let timeline = &self.chat.main.as_ref()?.timeline;
         let channel = self.world.channel(timeline.place.channel_id)?;
-        let folded = channel.read_seq.saturating_add(channel.unread);
         let seen = self.focused
             && !self.too_small()
             && timeline.loaded
             && timeline.at_end
             && timeline.scroll == Scroll::Bottom
             && self.overlays.is_empty();
-        timeline.last_seq().filter(|_| seen).map(|seq| (timeline.place.channel_id, seq.max(folded)))
+        timeline.last_seq().filter(|_| seen).map(|seq| (timeline.place.channel_id, seq.max(channel.newest_seq)))
     }
 
     pub fn chat_tick(&mut self) {

@@ -8,7 +8,7 @@ use crate::protocol::codec::Timestamp;
 use crate::protocol::ids::UserId;
 use crate::tui::app::{App, Pending};
 use crate::tui::command::{self, Action};
-use crate::tui::markdown::is_name;
+use crate::tui::markdown::{self, is_name};
 use crate::tui::text::Clean;
 use crate::tui::widget::input::Input;
 
@@ -281,7 +281,7 @@ impl App {
             self.fail("this cannot be answered: it has no text here", "");
             return;
         };
-        let label = Clean::ours(format!("{}: {}", Clean::from_untrusted(&item.author_name), Clean::preview(text, 60)));
+        let label = Clean::ours(format!("{}: {}", Clean::from_untrusted(&item.author_name), markdown::preview(text, 60)));
         let pane = self.active_pane();
         self.chat.focus = Focus::Composer(pane);
         if let Some(composer) = self.composer() {

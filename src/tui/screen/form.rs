@@ -6,12 +6,14 @@ use ratatui::text::{Line, Span};
 
 use crate::client::command::{Command, InviteText};
 use crate::client::event::Answer;
-use crate::client::model::Problem;
+use crate::client::model::{Problem, ProblemKind};
+use crate::protocol::auth::SecretText;
 use crate::protocol::communities::Visibility;
 use crate::protocol::ids::{ChannelId, CommunityId, GroupId};
 use crate::protocol::limits;
 use crate::tui::app::{App, Pending};
 use crate::tui::command::Action;
+use crate::tui::effect::{Effect, Setup};
 use crate::tui::text::{Clean, wrap};
 use crate::tui::widget::input::Input;
 use crate::tui::widget::popup;
@@ -42,6 +44,8 @@ pub enum FormKind {
     Invite(CommunityId),
     Join,
     Topic(ChannelId),
+    /// A new session of this account.
+    LogIn,
     /// A step of the first run; its screen knows which.
     Setup,
 }
@@ -182,6 +186,16 @@ impl Form {
                     vec![Field::text("topic", "what this channel is about; empty removes it").with(&topic.unwrap_or_default())],
                 )
             }
+            FormKind::LogIn => {
+                let account = app.world.account.as_ref();
+                let name = account.map(|account| Clean::from_untrusted(&account.username)).unwrap_or_default();
+                let server = account.map(|account| Clean::ours(&account.server)).unwrap_or_default();
+                (
+                    "log in again".to_owned(),
+                    "The session of this device ended. What is stored here stays readable; what you write waits.",
+                    vec![Field::secret("password", format!("of {name} at {server}"))],
+                )
+            }
             FormKind::Setup => return None,
         };
         let intro = if intro.is_empty() { Vec::new() } else { vec![intro.to_owned()] };
@@ -244,7 +258,7 @@ impl Form {
         let cells = usize::from(screen.width.saturating_sub(4).min(76));
         let (lines, _) = self.lines(cells, app);
         let height = u16::try_from(lines.len()).unwrap_or(u16::MAX);
-        let keys = "Tab next field  Enter go on  Esc close";
+        let keys = if self.fields.len() > 1 { "Tab next field  Enter go on  Esc close" } else { "Enter go on  Esc close" };
         let area = popup::open(frame, screen, (u16::try_from(cells).unwrap_or(u16::MAX), height), &self.title, keys, &app.theme);
         self.view_in(frame, area, app)
     }
@@ -358,8 +372,7 @@ impl App {
             FormKind::Invite(community_id) => {
                 let max_uses = match name.parse() {
                     Ok(0) | Err(_) if !name.is_empty() => {
-                        let problem =
-                            Problem::new(crate::client::model::ProblemKind::Usage, "uses must be a number from 1 up, or empty");
+                        let problem = Problem::new(ProblemKind::Usage, "uses must be a number from 1 up, or empty");
                         return form.refuse(0, problem);
                     }
                     parsed => parsed.ok(),
@@ -369,12 +382,21 @@ impl App {
             }
             FormKind::Join => Command::Join { link: InviteText(name) },
             FormKind::Topic(channel_id) => Command::SetTopic { channel_id, topic: name },
+            FormKind::LogIn => {
+                let password = SecretText(form.text(0).to_owned());
+                if password.0.is_empty() {
+                    return form.refuse(0, Problem::new(ProblemKind::Usage, "the password is empty"));
+                }
+                form.busy = true;
+                form.error = None;
+                return self.emit(Effect::Setup(Setup::LogIn { password }));
+            }
             FormKind::Setup => return,
         };
         let Some(Overlay::Form(form)) = self.overlays.last_mut() else { return };
         if form.text(0).trim().is_empty() && !matches!(form.kind, FormKind::Topic(_) | FormKind::Invite(_)) {
             let label = form.fields.first().map_or("this", |field| field.label);
-            let problem = Problem::new(crate::client::model::ProblemKind::Usage, format!("the {label} is empty"));
+            let problem = Problem::new(ProblemKind::Usage, format!("the {label} is empty"));
             return form.refuse(0, problem);
         }
         form.busy = true;
@@ -429,6 +451,30 @@ impl App {
 
     fn group_came(&mut self, _id: GroupId) {
         self.toast("created; :create-channel puts a channel into it");
+    }
+
+    /// The form that logs in again, wherever it lies.
+    fn log_in_form(&mut self) -> Option<&mut Form> {
+        self.overlays.iter_mut().find_map(|overlay| match overlay {
+            Overlay::Form(form) if form.kind == FormKind::LogIn => Some(form),
+            _ => None,
+        })
+    }
+
+    pub(super) fn log_in_done(&mut self, result: Result<(), Problem>) {
+        match (result, self.log_in_form()) {
+            (Ok(()), _) => {
+                self.overlays.retain(|overlay| !matches!(overlay, Overlay::Form(form) if form.kind == FormKind::LogIn));
+                self.toast("logged in again");
+            }
+            (Err(problem), Some(form)) => {
+                if let Some(input) = form.focused_input() {
+                    input.set("");
+                }
+                form.refuse(0, problem);
+            }
+            (Err(problem), None) => self.problem(&problem),
+        }
     }
 
     pub(super) fn form_failed(&mut self, problem: &Problem) {

@@ -4,7 +4,7 @@ use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use crate::client::model::{MessageRef, SearchHit};
+use crate::client::model::{MessageRef, SearchHit, Unsent};
 use crate::protocol::codec::Timestamp;
 use crate::protocol::communities::Role;
 use crate::protocol::ids::{ChannelId, CommunityId, MessageId, UserId};
@@ -60,11 +60,8 @@ pub enum PickKind {
         user_id: UserId,
         name: Clean,
     },
-    /// What to do with a message that was not sent.
-    Waiting {
-        channel_id: ChannelId,
-        id: MessageId,
-    },
+    /// What to do with something that was not sent.
+    Unsent(Box<Unsent>),
 }
 
 /// What choosing a row does.
@@ -76,7 +73,7 @@ pub enum Choice {
     Person { user_id: UserId, name: Clean },
     Emoji(String),
     Hit(Box<SearchHit>),
-    Waiting { channel_id: ChannelId, message: MessageRef, thread_root: Option<MessageRef> },
+    Unsent(Box<Unsent>),
     Role(Role),
     Nothing,
 }

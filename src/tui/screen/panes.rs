@@ -4,12 +4,12 @@ use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::Clear;
 
 use crate::client::model::{ChannelNode, Connection, Trust};
 use crate::protocol::channels::ChannelKind;
 use crate::tui::app::App;
 use crate::tui::command::Action;
+use crate::tui::markdown;
 use crate::tui::text::{Clean, width, wrap};
 use crate::tui::time;
 use crate::tui::widget::popup;
@@ -35,7 +35,7 @@ pub fn view(app: &App, frame: &mut Frame<'_>) -> Option<(u16, u16)> {
     {
         let top = layout.tree_head.map_or(area.y, |head| head.y);
         let whole = Rect { y: top, height: area.bottom() - top, ..area };
-        frame.render_widget(Clear, whole);
+        popup::clear(frame, whole);
         for y in whole.y..whole.bottom() {
             put(frame, whole.right(), y, app.theme.glyphs.vertical, app.theme.line());
         }
@@ -184,7 +184,7 @@ fn thread_head(app: &App, cells: usize) -> Line<'static> {
     let words = root.map_or(Clean::ours("thread"), |root| {
         let name = Clean::from_untrusted(&root.author_name);
         match &root.body {
-            crate::client::model::Body::Text(text) => Clean::ours(format!("thread  {name}: {}", Clean::preview(text, cells))),
+            crate::client::model::Body::Text(text) => Clean::ours(format!("thread  {name}: {}", markdown::preview(text, cells))),
             _ => Clean::ours(format!("thread  {name}")),
         }
     });
@@ -299,7 +299,7 @@ fn completion(app: &App, frame: &mut Frame<'_>, which: Pane, bottom: u16, text: 
     };
     let height = u16::try_from(completion.matches.len()).unwrap_or(0).min(bottom.saturating_sub(1));
     let area = Rect { y: bottom - height, height, ..text };
-    frame.render_widget(Clear, area);
+    popup::clear(frame, area);
     for (at, (y, found)) in (area.y..area.bottom()).zip(&completion.matches).enumerate() {
         let chosen = completion.selected == Some(at);
         let bar = if chosen { theme.glyphs.bar } else { " " };
@@ -456,8 +456,11 @@ fn key_hints(app: &App) -> Vec<(String, String)> {
     } else {
         wanted
     };
-    let offline = matches!(app.world.connection, Connection::Offline { .. });
-    let first = offline.then_some((Action::Reconnect, "try now"));
+    let first = match app.world.connection {
+        Connection::Offline { .. } => Some((Action::Reconnect, "try now")),
+        Connection::LoggedOut { .. } => Some((Action::Reconnect, "log in")),
+        _ => None,
+    };
     let hints = first.iter().chain(wanted);
     hints.filter_map(|(action, what)| Some((app.keymap.hint(&contexts, *action)?, (*what).to_owned()))).collect()
 }

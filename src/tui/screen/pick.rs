@@ -1,7 +1,7 @@
 //! The lists: switcher, palette, help, people, search, members, emoji, outbox; what they hold and what choosing does.
 
 use crate::client::command::{Command, Place};
-use crate::client::model::{Delivery, MessageRef, Person, Problem, SearchHit, Trust};
+use crate::client::model::{Delivery, MessageRef, Person, Problem, SearchHit, Trust, Unsent, UnsentKind};
 use crate::protocol::codec::Timestamp;
 use crate::protocol::communities::Role;
 use crate::protocol::ids::{ChannelId, CommunityId, UserId};
@@ -9,6 +9,7 @@ use crate::protocol::users::Status;
 use crate::tui::app::{App, Pending};
 use crate::tui::command::{Action, COMMANDS, spec};
 use crate::tui::keymap::{Context, show};
+use crate::tui::markdown;
 use crate::tui::text::Clean;
 use crate::tui::time;
 use crate::tui::widget::picker::{Picker, Row};
@@ -183,29 +184,34 @@ impl App {
         self.pick(PickKind::Emoji { channel_id, target }, Picker::new("react", rows));
     }
 
-    /// What waits or failed in the open panes, and how many wait elsewhere.
     pub(super) fn open_outbox(&mut self) {
-        let mut rows = Vec::new();
-        for conversation in [&self.chat.main, &self.chat.thread].into_iter().flatten() {
-            for item in conversation.timeline.items.iter() {
-                let state = match &item.delivery {
-                    Delivery::Waiting => "waits".to_owned(),
-                    Delivery::Failed(why) => format!("failed: {}", Clean::from_untrusted(why)),
-                    _ => continue,
+        self.ask(Pending::Outbox, Command::ListUnsent);
+    }
+
+    /// Everything that waits or failed, wherever it goes.
+    pub(super) fn outbox_came(&mut self, unsent: Vec<Unsent>) {
+        let rows = unsent
+            .into_iter()
+            .map(|one| {
+                let text = markdown::preview(&one.text, 60);
+                let label = match one.what {
+                    UnsentKind::Message => text,
+                    UnsentKind::Edit => Clean::ours(format!("edit: {text}")),
+                    UnsentKind::Reaction { remove: false } => Clean::ours(format!("reaction {text}")),
+                    UnsentKind::Reaction { remove: true } => Clean::ours(format!("take back {text}")),
+                    UnsentKind::Delete => Clean::ours(format!("delete: {text}")),
+                    UnsentKind::Other => Clean::ours("a setting"),
                 };
-                let crate::client::model::Body::Text(text) = &item.body else { continue };
-                let choice = Choice::Waiting { channel_id: item.channel_id, message: item.key, thread_root: item.thread_root };
-                rows.push(Row::new(Clean::preview(text, 60), Clean::ours(state), choice).tag(time::clock(item.at, &self.tz)));
-            }
-        }
-        rows.dedup_by(|one, other| one.choice == other.choice);
-        let waiting = self.world.tree.waiting;
-        let elsewhere = waiting.saturating_sub(rows.len());
-        let empty = match elsewhere {
-            0 => "nothing waits and nothing failed".to_owned(),
-            more => format!("nothing here; {} in other channels", time::count(more as u64, "message waits", "messages wait")),
-        };
-        self.pick(PickKind::Outbox, Picker::new("not sent yet", rows).empty(&empty));
+                let state = match &one.delivery {
+                    Delivery::Failed(why) => format!("failed: {}", Clean::from_untrusted(why)),
+                    _ => "waits".to_owned(),
+                };
+                let place = self.world.channel(one.channel_id).map(|channel| channel_title(channel)).unwrap_or_default();
+                let tag = format!("{place} {}", time::short(one.at, self.now, &self.tz));
+                Row::new(label, Clean::ours(state), Choice::Unsent(Box::new(one))).tag(tag)
+            })
+            .collect();
+        self.pick(PickKind::Outbox, Picker::new("not sent yet", rows).empty("nothing waits and nothing failed"));
     }
 
     pub(super) fn choose_member(&mut self, community_id: CommunityId, action: Action, arg: &str) {
@@ -284,20 +290,25 @@ impl App {
                 }
                 _ => self.show_safety(*user_id),
             },
-            (PickKind::Waiting { channel_id, id }, Choice::Action(action)) => match action {
+            (PickKind::Unsent(one), Choice::Action(action)) => match action {
                 Action::Retry => {
-                    self.ask(Pending::Quiet, Command::Retry { channel_id: *channel_id, id: *id });
+                    self.ask(Pending::Quiet, Command::Retry { channel_id: one.channel_id, id: one.id });
                 }
-                _ => self.question(
+                Action::Discard => self.question(
                     "forget",
-                    "Forget this message? It was not sent, and its text is gone then.",
-                    Yes::Discard { channel_id: *channel_id, id: *id },
+                    "Forget this? It was not sent, and what you wrote is gone then.",
+                    Yes::Discard { channel_id: one.channel_id, id: one.id },
                 ),
+                _ => self.jump(one.channel_id, one.message, one.thread_root),
             },
-            (_, Choice::Waiting { channel_id, message, .. }) => {
+            (_, Choice::Unsent(one)) => {
                 let row = |label: &str, action| Row::new(Clean::ours(label), Clean::default(), Choice::Action(action));
-                let rows = vec![row("try again now", Action::Retry), row("forget it", Action::Discard)];
-                self.pick(PickKind::Waiting { channel_id, id: message.id }, Picker::new("not sent yet", rows));
+                let rows = vec![
+                    row("go there", Action::FocusHistory),
+                    row("try again now", Action::Retry),
+                    row("forget it", Action::Discard),
+                ];
+                self.pick(PickKind::Unsent(one), Picker::new("not sent yet", rows));
             }
             (_, Choice::Channel(id)) => self.open_channel(id, None),
             (_, Choice::Community(id)) => self.choose_community(id),
@@ -392,7 +403,7 @@ impl App {
             .into_iter()
             .map(|hit| {
                 let label =
-                    Clean::ours(format!("{}: {}", Clean::from_untrusted(&hit.author_name), Clean::preview(&hit.text, 160)));
+                    Clean::ours(format!("{}: {}", Clean::from_untrusted(&hit.author_name), markdown::preview(&hit.text, 160)));
                 let place = self.world.channel(hit.channel_id).map_or_else(
                     || Clean::from_untrusted(&hit.channel_name),
                     |channel| Clean::ours(format!("{} {}", channel_sign(channel), Clean::from_untrusted(&hit.channel_name))),

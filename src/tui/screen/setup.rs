@@ -321,9 +321,10 @@ impl App {
     }
 
     pub(in crate::tui) fn on_setup(&mut self, result: Result<SetupAnswer, Problem>) {
-        let Some(setup) = &mut self.setup else { return };
+        let Some(setup) = &mut self.setup else { return self.log_in_done(result.map(|_| ())) };
         setup.form.busy = false;
         match result {
+            Ok(SetupAnswer::LoggedIn) => {}
             Ok(SetupAnswer::Server { name, registration }) => {
                 let address = setup.form.text(0).trim().to_owned();
                 setup.server = Some(Server { address, name: Clean::from_untrusted(&name), registration });

@@ -229,6 +229,21 @@ fn the_next_unread_is_a_mention_then_a_direct_message_then_the_rest() {
 }
 
 #[test]
+fn everything_is_marked_read_up_to_what_is_here() {
+    let mut store = Store::team();
+    // Forty rows came, two of which were news.
+    store.edit(12, |channel| (channel.read_seq, channel.unread, channel.newest_seq) = (10, 2, 50));
+    let mut driven = Driven::open(store, 100, 30);
+    driven.keys("ctrl-g 'pixels' enter");
+    driven.effects.clear();
+    driven.keys("f9 'mark-all' enter y");
+    let marked: Vec<_> = driven.commands().into_iter().filter(|command| matches!(command, Command::MarkRead { .. })).collect();
+    let mark = |n, seq| Command::MarkRead { channel_id: channel_id(n), seq };
+    assert!(marked.contains(&mark(12, 50)) && marked.contains(&mark(DEPLOYS, 59)), "{marked:?}");
+    assert!(marked.iter().all(|command| *command != mark(14, 0)), "nothing was unread there");
+}
+
+#[test]
 fn a_message_that_was_committed_moves_and_is_not_doubled() {
     let mut driven = deploys(100, 30);
     let count = |driven: &Driven| driven.app.chat.main.as_ref().unwrap().timeline.items.len();
@@ -379,6 +394,17 @@ fn what_is_copied_holds_no_escape() {
 }
 
 #[test]
+fn a_quote_reads_as_the_message_does() {
+    let mut store = Store::team();
+    let quote =
+        Quote { target: store.items[0].key, author_name: "ana".into(), text: Some("who has the **pager** `now`?".into()) };
+    Arc::make_mut(&mut store.items[1]).reply_to = Some(quote);
+    let mut driven = Driven::open(store, 100, 30);
+    driven.keys("ctrl-g 'deploys' enter");
+    assert!(driven.text().contains("> ana: who has the pager now?"), "{}", driven.text());
+}
+
+#[test]
 fn a_failed_form_keeps_what_was_typed() {
     let mut driven = deploys(100, 30);
     driven.keys("f9 'create-community' enter 'Acme' tab enter");
@@ -413,6 +439,70 @@ fn being_offline_is_said_and_unsaid() {
     assert_eq!(sent(&driven), ["still works"], "what is written goes into the outbox");
     driven.client(ClientEvent::Connection(Connection::Online { latency_ms: None }));
     assert!(!driven.text().contains("offline"));
+}
+
+fn unsent(channel: u8, what: UnsentKind, text: &str) -> Unsent {
+    let item = message(channel, 70, ME, "me", text);
+    Unsent {
+        channel_id: item.channel_id,
+        id: item.key.id,
+        what,
+        message: item.key,
+        thread_root: None,
+        text: text.into(),
+        at: NOW,
+        delivery: Delivery::Waiting,
+    }
+}
+
+#[test]
+fn the_outbox_lists_what_waits_in_every_channel_and_goes_there() {
+    let mut driven = deploys(100, 30);
+    driven.keys("f6");
+    assert!(matches!(driven.asked(), Some((_, Command::ListUnsent))));
+    let refused = Unsent { delivery: Delivery::Failed("no".into()), ..unsent(DM_BO, UnsentKind::Message, "to *bo*") };
+    driven.answer(Ok(Answer::Unsent(vec![unsent(14, UnsentKind::Edit, "pixels"), refused.clone()])));
+    let text = driven.text();
+    assert!(text.contains("edit: pixels  waits") && text.contains("# pixels 14:10"), "{text}");
+    assert!(text.contains("to bo  failed: no") && text.contains("@ bo 14:10"), "{text}");
+    driven.keys("down enter down enter");
+    assert_eq!(
+        driven.asked().map(|(_, command)| command),
+        Some(Command::Retry { channel_id: refused.channel_id, id: refused.id })
+    );
+    driven.keys("f6");
+    driven.answer(Ok(Answer::Unsent(vec![refused])));
+    driven.keys("enter enter");
+    assert_eq!(driven.app.chat.channel_id(), Some(channel_id(DM_BO)));
+}
+
+#[test]
+fn an_ended_session_offers_the_way_back_in_and_takes_no_keys_from_who_types() {
+    let out = || ClientEvent::Connection(Connection::LoggedOut { why: "the server ended this session".into() });
+    let mut driven = deploys(100, 30);
+    driven.keys("'half a'");
+    driven.client(out());
+    assert!(driven.text().contains("this session ended: the server ended this session"));
+    driven.keys("' word'");
+    assert_eq!(composer(&driven), "half a word");
+    driven.keys("f12 'secret words' enter");
+    let asked = driven.effects.iter().filter(|effect| matches!(effect, Effect::Setup(crate::tui::effect::Setup::LogIn { .. })));
+    assert_eq!(asked.count(), 1);
+    driven.msg(Msg::Setup(Err(Problem::new(ProblemKind::Auth, "wrong username or password"))));
+    assert!(driven.text().contains("wrong username or password"));
+    driven.keys("'other words' enter");
+    driven.msg(Msg::Setup(Ok(crate::tui::effect::SetupAnswer::LoggedIn)));
+    driven.client(ClientEvent::Connection(Connection::Online { latency_ms: None }));
+    assert!(driven.app.overlays.is_empty() && !driven.text().contains("session ended"));
+    assert_eq!(composer(&driven), "half a word");
+
+    // At the start it is asked for at once.
+    let mut driven = Driven::open(Store::team(), 80, 24);
+    driven.app.world.connection = Connection::Starting;
+    driven.client(out());
+    assert!(driven.text().contains("log in again") && driven.text().contains("of me at https://chat.example.org"));
+    driven.keys("esc");
+    assert!(driven.app.overlays.is_empty(), "one can read without");
 }
 
 #[test]
@@ -524,6 +614,11 @@ fn no_text_field_lets_a_control_character_through() {
                 author_name: text(),
                 at: NOW,
                 text: text(),
+            }]))),
+            Some(Command::ListUnsent) => driven.answer(Ok(Answer::Unsent(vec![Unsent {
+                delivery: Delivery::Failed(text()),
+                text: text(),
+                ..unsent(DEPLOYS, UnsentKind::Message, "")
             }]))),
             Some(Command::FindPeople { .. }) => driven.answer(Ok(Answer::People(vec![Person {
                 user_id: user(9),

@@ -156,6 +156,16 @@ fn offline_says_since_when_and_what_waits() {
 }
 
 #[test]
+fn a_session_that_ended_is_told_and_taken_up_again() {
+    let mut driven = Driven::open(Store::team(), 80, 24);
+    driven.keys(DEPLOYS_OPEN);
+    driven.client(ClientEvent::Connection(Connection::LoggedOut { why: "the server ended this session".into() }));
+    snapshot("logged-out", &mut driven);
+    driven.keys("f12 'secret'");
+    snapshot("log-in-again", &mut driven);
+}
+
+#[test]
 fn empty_places_say_what_to_do() {
     screen!("no-community", Store::empty(), "", 80, 24);
     screen!("empty-channel", Store::team(), "ctrl-g 'pixels' enter", 80, 24);

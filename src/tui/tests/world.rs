@@ -79,6 +79,7 @@ fn channel(n: u8, name: &str, group: u8, unread: u64, mentions: u64) -> ChannelN
         unread,
         mentions,
         read_seq: 0,
+        newest_seq: 0,
         has_draft: false,
         last_at: Some(Timestamp(NOW.0 - i64::from(n) * MINUTE)),
         member_count: 14,
@@ -122,6 +123,7 @@ impl Store {
         let mut deploys = channel(DEPLOYS, "deploys", 1, 3, 0);
         deploys.topic = Some("canary, rollbacks, who has the pager".into());
         deploys.read_seq = 53;
+        deploys.newest_seq = 59;
         deploys.last_at = Some(NOW);
         let acme = CommunityNode {
             id: community_id(1),
@@ -229,6 +231,7 @@ impl Store {
         store.edit(DEPLOYS, |channel| {
             channel.unread = 0;
             channel.read_seq = count;
+            channel.newest_seq = count;
         });
         store
     }

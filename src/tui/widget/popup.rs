@@ -5,15 +5,28 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Clear;
 
-use crate::tui::text::Clean;
+use crate::tui::text::{Clean, width};
 use crate::tui::theme::Theme;
+
+/// Empties an area for what is drawn over it. A wide character that begins left of it would keep one half of itself, so that goes
+/// too.
+pub fn clear(frame: &mut Frame<'_>, area: Rect) {
+    frame.render_widget(Clear, area);
+    let Some(left) = area.x.checked_sub(1) else { return };
+    for y in area.y..area.bottom() {
+        if let Some(cell) = frame.buffer_mut().cell_mut((left, y)).filter(|cell| width(cell.symbol()) > 1) {
+            cell.set_symbol(" ");
+        }
+    }
+}
 
 /// Clears and frames a box in the middle, at most this large; gives what is inside. A screen too small for a frame has none.
 pub fn open(frame: &mut Frame<'_>, screen: Rect, size: (u16, u16), title: &str, keys: &str, theme: &Theme) -> Rect {
-    let width = size.0.saturating_add(4).min(screen.width);
-    let height = size.1.saturating_add(2).min(screen.height);
-    let area = Rect { x: screen.x + (screen.width - width) / 2, y: screen.y + (screen.height - height) / 3, width, height };
-    frame.render_widget(Clear, area);
+    let columns = size.0.saturating_add(4).min(screen.width);
+    let rows = size.1.saturating_add(2).min(screen.height);
+    let (x, y) = (screen.x + (screen.width - columns) / 2, screen.y + (screen.height - rows) / 3);
+    let area = Rect { x, y, width: columns, height: rows };
+    clear(frame, area);
     if area.height < 4 || area.width < 10 {
         return area;
     }
@@ -22,7 +35,7 @@ pub fn open(frame: &mut Frame<'_>, screen: Rect, size: (u16, u16), title: &str, 
     let edge = |corners: (&str, &str), words: &str, style| {
         let words = Clean::ours(words).truncate(room.saturating_sub(1));
         let words = if words.is_empty() { String::new() } else { format!(" {words} ") };
-        let rest = (usize::from(area.width) - 3).saturating_sub(crate::tui::text::width(&words));
+        let rest = (usize::from(area.width) - 3).saturating_sub(width(&words));
         Line::from(vec![
             Span::styled(format!("{}{}", corners.0, glyphs.horizontal), theme.line()),
             Span::styled(words, style),

@@ -194,6 +194,36 @@ fn passing_troubles_of_the_server_are_waited_out() {
 }
 
 #[test]
+fn everything_that_waits_is_listed_in_the_order_of_writing() {
+    let mut world = World::of(&["ana", "bo", "cy"]);
+    let (with_bo, with_cy) = (world.dm(0, 1), world.dm(0, 2));
+    world.settle();
+    let old = world.say(0, with_bo, "teh text");
+    world.settle();
+    world.disconnect(0);
+    let new = world.say(0, with_cy, "for cy");
+    world.ask(0, Command::EditText { channel_id: with_bo, target: old, text: "the text".into() }).unwrap();
+    world.ask(0, Command::React { channel_id: with_bo, target: old, emoji: "👍".into(), remove: false }).unwrap();
+    let unsent = |world: &mut World| match world.ask(0, Command::ListUnsent) {
+        Ok(Answer::Unsent(unsent)) => unsent,
+        other => panic!("{other:?}"),
+    };
+    let listed = unsent(&mut world);
+    let listed: Vec<_> = listed.iter().map(|one| (one.channel_id, one.what, one.text.raw(), one.message)).collect();
+    assert_eq!(
+        listed,
+        [
+            (with_cy, UnsentKind::Message, "for cy", new),
+            (with_bo, UnsentKind::Edit, "the text", old),
+            (with_bo, UnsentKind::Reaction { remove: false }, "👍", old),
+        ]
+    );
+    world.connect(0);
+    world.settle();
+    assert_eq!(unsent(&mut world), []);
+}
+
+#[test]
 fn edits_deletions_and_reactions_reach_everybody() {
     let mut world = World::of(&["ana", "bo"]);
     let dm = world.dm(0, 1);

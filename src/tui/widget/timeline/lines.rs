@@ -89,7 +89,7 @@ impl Block {
             }
         }
         if let Some(quote) = &item.reply_to {
-            let text = quote.text.as_ref().map_or(Clean::ours("(not here)"), |text| Clean::preview(text, cells));
+            let text = quote.text.as_ref().map_or(Clean::ours("(not here)"), |text| markdown::preview(text, cells));
             let line = Clean::ours(format!("> {}: {text}", Clean::from_untrusted(&quote.author_name))).truncate(cells);
             block.before.push(Line::from(Span::styled(line.into_string(), theme.dim())));
         }
