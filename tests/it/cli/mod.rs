@@ -3,7 +3,7 @@
 mod account;
 mod config;
 mod output;
-mod people;
+pub mod people;
 mod profiles;
 mod scripts;
 mod serve;

@@ -107,20 +107,27 @@ impl Home {
         Profile::new(&self.directories(), "default").unwrap()
     }
 
+    /// The whole environment of a program that belongs to this home.
+    pub fn environment(&self) -> Vec<(&'static str, PathBuf)> {
+        let places = [
+            ("CHAT_CONFIG", "config.toml"),
+            ("CHAT_CONFIG_DIR", "config"),
+            ("CHAT_DATA_DIR", "data"),
+            ("CHAT_STATE_DIR", "state"),
+            ("CHAT_RUNTIME_DIR", "run"),
+            ("CHAT_PASSPHRASE_FILE", "passphrase"),
+            ("CHAT_PASSWORD_FILE", "password"),
+            ("HOME", ""),
+        ];
+        places.into_iter().map(|(name, place)| (name, self.path(place))).chain([("TZ", "UTC".into())]).collect()
+    }
+
     /// The binary in a clean environment: this home, no terminal, no questions answered.
     pub fn command(&self, arguments: &[&str]) -> Process {
         let mut command = Process::new(env!("CARGO_BIN_EXE_chat"));
         command
             .env_clear()
-            .env("HOME", self.dir.path())
-            .env("CHAT_CONFIG", self.path("config.toml"))
-            .env("CHAT_CONFIG_DIR", self.path("config"))
-            .env("CHAT_DATA_DIR", self.path("data"))
-            .env("CHAT_STATE_DIR", self.path("state"))
-            .env("CHAT_RUNTIME_DIR", self.path("run"))
-            .env("CHAT_PASSPHRASE_FILE", self.path("passphrase"))
-            .env("CHAT_PASSWORD_FILE", self.path("password"))
-            .env("TZ", "UTC")
+            .envs(self.environment())
             .args(arguments)
             .current_dir(self.dir.path())
             .stdin(Stdio::null())

@@ -5,5 +5,6 @@ pub mod binary;
 pub mod checker;
 pub mod database;
 pub mod live;
+pub mod pty;
 pub mod server;
 pub mod ws;
