@@ -8,6 +8,7 @@ use utoipa::openapi::{
     Components, ContentBuilder, InfoBuilder, ObjectBuilder, OpenApi, Ref, RefOr, Required, ResponseBuilder, Type,
 };
 
+use crate::protocol::BASE_PATH;
 use crate::protocol::error::{ErrorBody, ErrorInfo};
 
 const BEARER: &str = "bearer";
@@ -26,13 +27,31 @@ pub fn complete(mut document: OpenApi) -> OpenApi {
     components.schemas.insert("ErrorInfo".to_owned(), ErrorInfo::schema());
     components.schemas.insert("ErrorCode".to_owned(), crate::protocol::error::ErrorCode::schema());
     for (path, item) in &mut document.paths.paths {
-        let operations =
-            [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete, &mut item.head, &mut item.options];
-        for operation in operations.into_iter().flatten() {
-            describe(path, operation);
+        let operations = [
+            ("get", &mut item.get),
+            ("put", &mut item.put),
+            ("post", &mut item.post),
+            ("patch", &mut item.patch),
+            ("delete", &mut item.delete),
+        ];
+        for (method, operation) in operations {
+            if let Some(operation) = operation {
+                operation.operation_id = Some(operation_id(method, path));
+                describe(path, operation);
+            }
         }
     }
     document
+}
+
+/// Unique, as generators want it: `get_communities_by_id_members`.
+fn operation_id(method: &str, path: &str) -> String {
+    let path = path.strip_prefix(BASE_PATH).unwrap_or(path);
+    let words = path.split('/').filter(|part| !part.is_empty()).map(|part| match part.strip_prefix('{') {
+        Some(name) => format!("by_{}", name.trim_end_matches('}')),
+        None => part.replace('-', "_"),
+    });
+    std::iter::once(method.to_owned()).chain(words).collect::<Vec<_>>().join("_")
 }
 
 fn describe(path: &str, operation: &mut Operation) {

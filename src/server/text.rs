@@ -29,7 +29,9 @@ pub fn optional_line<'a>(field: &str, text: Option<&'a str>, max: usize) -> ApiR
 /// 400 `validation` that names the field.
 pub fn changed_line<'a>(field: &str, text: Option<&'a str>, max: usize) -> ApiResult<Option<Option<&'a str>>> {
     let Some(text) = text else { return Ok(None) };
-    check(field, text, max, |_| false)?;
+    if !text.is_empty() {
+        line(field, text, max)?;
+    }
     Ok(Some(Some(text).filter(|text| !text.is_empty())))
 }
 
@@ -68,7 +70,8 @@ fn is_acting(c: char) -> bool {
 
 /// Nothing to see: white space, and characters of no width.
 fn is_blank(c: char) -> bool {
-    c.is_whitespace() || matches!(c, '\u{AD}' | '\u{200B}'..='\u{200F}' | '\u{2060}'..='\u{2064}' | '\u{FEFF}')
+    c.is_whitespace()
+        || matches!(c, '\u{AD}' | '\u{34F}' | '\u{115F}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{FFA0}' | '\u{200B}'..='\u{200F}' | '\u{2060}'..='\u{2064}' | '\u{FEFF}')
 }
 
 #[cfg(test)]
@@ -101,6 +104,7 @@ mod tests {
     fn an_empty_text_clears_and_an_absent_one_leaves() {
         assert_eq!(changed_line("topic", None, 9), Ok(None));
         assert_eq!(changed_line("topic", Some(""), 9), Ok(Some(None)));
+        assert!(changed_line("topic", Some("\u{3164}\u{2800} "), 9).is_err(), "a name that nobody sees");
         assert_eq!(changed_line("topic", Some("x"), 9), Ok(Some(Some("x"))));
         assert_eq!(optional_line("topic", Some(""), 9), Ok(None));
     }

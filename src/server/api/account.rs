@@ -203,12 +203,21 @@ async fn put_preferences(State(app): State<AppState>, auth: Auth, Json(value): J
     if text.len() > PREFERENCES_MAX {
         return Err(ApiError::too_large(PREFERENCES_MAX));
     }
-    // PostgreSQL's jsonb has no NUL in text.
-    if text.contains("\\u0000") {
+    if has_nul(&value) {
         return Err(ApiError::invalid_request("a text must not contain U+0000"));
     }
     users::set_preferences(&mut *app.db().await?, auth.user_id, &value).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// PostgreSQL's jsonb has no NUL in text.
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_nul),
+        Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 #[utoipa::path(get, path = "/account/sessions", responses((status = 200, body = Page<Session>)))]

@@ -46,7 +46,7 @@ async fn create_invite(
 }
 
 /// Newest first, without their codes.
-#[utoipa::path(get, path = "/admin/invites", responses((status = 200, body = Page<RegistrationInvite>)))]
+#[utoipa::path(get, path = "/admin/invites", params(("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)), responses((status = 200, body = Page<RegistrationInvite>)))]
 async fn list_invites(
     State(app): State<AppState>,
     auth: Auth,

@@ -51,6 +51,7 @@ async fn send(
 /// `?before=SEQ|after=SEQ&limit=`
 #[derive(Clone, Copy, Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
 struct Window {
     /// The newest rows older than this one.
     before: Option<u64>,

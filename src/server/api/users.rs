@@ -39,7 +39,7 @@ struct Search {
 }
 
 /// People who share a community or a DM with the caller, by the start of a name; anybody else by the exact username.
-#[utoipa::path(get, path = "/users/search", params(("q" = String, Query)), responses((status = 200, body = Page<User>)))]
+#[utoipa::path(get, path = "/users/search", params(("q" = String, Query), ("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)), responses((status = 200, body = Page<User>)))]
 async fn search(State(app): State<AppState>, auth: Auth, Query(query): Query<Search>) -> ApiResult<Json<Page<User>>> {
     let limit = match query.limit.unwrap_or(PAGE_DEFAULT) {
         limit @ 1..=PAGE_MAX => limit,

@@ -32,12 +32,16 @@ async fn every_route_is_described_with_its_errors_login_and_ids() {
     assert_eq!(status, 200);
     let paths = document["paths"].as_object().unwrap();
     assert!(paths.contains_key("/api/v1/devices") && paths.contains_key("/health"));
+    let mut ids = std::collections::HashSet::new();
     for (path, item) in paths {
         for (method, operation) in item.as_object().unwrap() {
             let what = format!("{method} {path}");
             assert!(operation["responses"]["default"].is_object(), "{what}");
             let named: Vec<&str> =
                 operation["parameters"].as_array().into_iter().flatten().filter_map(|p| p["name"].as_str()).collect();
+            let in_path = operation["parameters"].as_array().into_iter().flatten().filter(|p| p["in"] == "path").count();
+            assert_eq!(in_path, path.matches('{').count(), "{what}: what is in the path");
+            assert!(ids.insert(operation["operationId"].as_str().unwrap().to_owned()), "{what}: its operationId is taken");
             for id in path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
                 assert!(named.contains(&id), "{what}: {id}");
             }

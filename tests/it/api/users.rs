@@ -41,12 +41,12 @@ async fn preferences_are_kept_as_they_are_and_bounded() {
     let alice = server.user("alice").await;
     let empty: Value = alice.get("/account/preferences").await.ok(200);
     assert_eq!(empty, json!({}));
-    let preferences = json!({ "theme": "dark", "nested": [1, 2, { "x": null }] });
+    let preferences = json!({ "theme": "dark", "escaped": "\\u0000", "nested": [1, 2, { "x": null }] });
     alice.put("/account/preferences", &preferences).await.empty();
     let kept: Value = alice.get("/account/preferences").await.ok(200);
     assert_eq!(kept, preferences);
     alice.put("/account/preferences", &json!({ "x": "y".repeat(17_000) })).await.refused(ErrorCode::TooLarge);
-    alice.put("/account/preferences", &json!({ "x": "\u{0}" })).await.refused(ErrorCode::InvalidRequest);
+    alice.put("/account/preferences", &json!({ "x": [{ "\u{0}": 1 }] })).await.refused(ErrorCode::InvalidRequest);
 }
 
 #[tokio::test]
