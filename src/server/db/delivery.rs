@@ -13,6 +13,7 @@ use crate::protocol::streams::{Event, StreamEvent, StreamItem};
 use crate::protocol::users::Status;
 
 use super::messages::RowRecord;
+use super::sql::sql;
 use super::{Conn, QueryResult};
 
 /// Who hears a stream: a membership log's id, a direct message's channel id, or a user's id.
@@ -44,7 +45,7 @@ pub async fn access(conn: &mut Conn, user: UserId) -> QueryResult<Access> {
         #[diesel(sql_type = BigInt)]
         head_seq: i64,
     }
-    let found: Vec<Found> = diesel::sql_query(
+    let found: Vec<Found> = sql(
         "WITH mine AS (SELECT l.log_id, g.shrink_seq FROM log_listeners l JOIN log_shrinks g USING (log_id) WHERE l.user_id = $1)
          SELECT log_id AS audience_id, shrink_seq, NULL::uuid AS stream_id, 0::bigint AS head_seq FROM mine
          UNION ALL
@@ -133,7 +134,7 @@ impl From<LocatedRecord> for Located {
 /// # Errors
 /// Of the database.
 pub async fn locate(conn: &mut Conn, streams: &[StreamId]) -> QueryResult<Vec<Located>> {
-    let found: Vec<LocatedRecord> = diesel::sql_query(
+    let found: Vec<LocatedRecord> = sql(
         "SELECT c.id AS stream_id, coalesce(c.log_id, c.id) AS audience_id, (c.kind = 'dm')::integer AS kind, h.head_seq,
                 coalesce(g.shrink_seq, 0) AS shrink_seq
            FROM channels c JOIN channel_heads h ON h.channel_id = c.id LEFT JOIN log_shrinks g ON g.log_id = c.log_id
@@ -153,7 +154,7 @@ pub async fn locate(conn: &mut Conn, streams: &[StreamId]) -> QueryResult<Vec<Lo
 /// # Errors
 /// Of the database.
 pub async fn locate_heard(conn: &mut Conn, audiences: &[AudienceId]) -> QueryResult<Vec<Located>> {
-    let found: Vec<LocatedRecord> = diesel::sql_query(
+    let found: Vec<LocatedRecord> = sql(
         "SELECT c.id AS stream_id, c.log_id AS audience_id, 0 AS kind, h.head_seq, g.shrink_seq
            FROM channels c JOIN channel_heads h ON h.channel_id = c.id JOIN log_shrinks g ON g.log_id = c.log_id
           WHERE c.log_id = ANY ($1) AND c.deleted_at IS NULL
@@ -183,7 +184,7 @@ pub async fn listeners(conn: &mut Conn, log: AudienceId, users: &HashSet<UserId>
         users: Vec<Uuid>,
     }
     // One statement, one snapshot: the number and the people belong together.
-    let found: Vec<Found> = diesel::sql_query(
+    let found: Vec<Found> = sql(
         "SELECT g.shrink_seq, ARRAY(SELECT l.user_id FROM log_listeners l WHERE l.log_id = $1 AND l.user_id = ANY ($2)) AS users
            FROM log_shrinks g WHERE g.log_id = $1",
     )
@@ -211,7 +212,7 @@ pub async fn rows_after(
         return Ok(Vec::new());
     }
     let (ids, after) = columns(cursors);
-    let rows: Vec<RowRecord> = diesel::sql_query(
+    let rows: Vec<RowRecord> = sql(
         "SELECT m.*, k.ciphertext AS copy_ciphertext, k.nonce AS copy_nonce
            FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS s (id, after, ord)
           CROSS JOIN LATERAL (SELECT * FROM messages WHERE channel_id = s.id AND seq > s.after ORDER BY seq LIMIT $3) m
@@ -247,7 +248,7 @@ pub async fn events_after(conn: &mut Conn, cursors: &[(StreamId, u64)], limit: i
         return Ok(Vec::new());
     }
     let (ids, after) = columns(cursors);
-    let events: Vec<Record> = diesel::sql_query(
+    let events: Vec<Record> = sql(
         "SELECT e.stream_id, e.seq, e.event FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS s (id, after, ord)
           CROSS JOIN LATERAL (SELECT * FROM stream_events WHERE stream_id = s.id AND seq > s.after ORDER BY seq LIMIT $3) e
           ORDER BY s.ord, e.seq LIMIT $3",
@@ -284,7 +285,7 @@ pub async fn outlived(conn: &mut Conn, cursors: &[(StreamId, u64)]) -> QueryResu
         return Ok(Vec::new());
     }
     let (ids, after) = columns(cursors);
-    let found: Vec<Record> = diesel::sql_query(
+    let found: Vec<Record> = sql(
         "SELECT h.id FROM unnest($1::uuid[], $2::bigint[]) AS s (id, after) JOIN streams h ON h.id = s.id
           WHERE s.after < h.head_seq AND NOT EXISTS (SELECT 1 FROM stream_events e WHERE e.stream_id = s.id AND e.seq = s.after + 1)",
     )
@@ -322,7 +323,7 @@ impl CopyRecord {
 /// # Errors
 /// Of the database.
 pub async fn copies(conn: &mut Conn, channel: ChannelId, from: u64, to: u64) -> QueryResult<Vec<CopyRecord>> {
-    diesel::sql_query(
+    sql(
         "SELECT seq, user_id, device_id, ciphertext, nonce FROM message_copies WHERE channel_id = $1 AND seq BETWEEN $2 AND $3",
     )
     .bind::<SqlUuid, _>(channel.0)
@@ -342,7 +343,7 @@ pub async fn live_sessions(conn: &mut Conn, sessions: &[SessionId]) -> QueryResu
         #[diesel(sql_type = SqlUuid)]
         id: Uuid,
     }
-    let live: Vec<Record> = diesel::sql_query(
+    let live: Vec<Record> = sql(
         "SELECT s.id FROM sessions s JOIN users u ON u.id = s.user_id
           WHERE s.id = ANY ($1) AND s.revoked_at IS NULL AND u.suspended_at IS NULL AND u.deleted_at IS NULL",
     )
@@ -363,7 +364,7 @@ pub async fn status(conn: &mut Conn, user: UserId) -> QueryResult<Status> {
         status: String,
     }
     let record: Record =
-        diesel::sql_query("SELECT status FROM users WHERE id = $1").bind::<SqlUuid, _>(user.0).get_result(conn).await?;
+        sql("SELECT status FROM users WHERE id = $1").bind::<SqlUuid, _>(user.0).get_result(conn).await?;
     Ok(serde_json::from_value(serde_json::Value::String(record.status)).unwrap_or_default())
 }
 
@@ -378,7 +379,7 @@ pub async fn reads_channel(conn: &mut Conn, user: UserId, channel: ChannelId) ->
         reads: bool,
     }
     let record: Record =
-        diesel::sql_query("SELECT EXISTS (SELECT 1 FROM channel_readers WHERE channel_id = $1 AND user_id = $2) AS reads")
+        sql("SELECT EXISTS (SELECT 1 FROM channel_readers WHERE channel_id = $1 AND user_id = $2) AS reads")
             .bind::<SqlUuid, _>(channel.0)
             .bind::<SqlUuid, _>(user.0)
             .get_result(conn)

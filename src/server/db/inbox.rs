@@ -12,6 +12,7 @@ use crate::protocol::devices::{DeviceMessage, SendDevices};
 use crate::protocol::ids::{DeviceAddr, UserId};
 use crate::protocol::limits::INBOX_MAX;
 
+use super::sql::sql;
 use super::{Conn, QueryResult};
 
 /// What became of a batch.
@@ -36,7 +37,7 @@ pub async fn append(conn: &mut Conn, from: DeviceAddr, batch: &SendDevices) -> Q
         devices: serde_json::Value,
     }
     let copies = &batch.copies;
-    let answer: Answer = diesel::sql_query("SELECT code, devices FROM append_inbox($1, $2, $3, $4, $5, $6, $7, $8)")
+    let answer: Answer = sql("SELECT code, devices FROM append_inbox($1, $2, $3, $4, $5, $6, $7, $8)")
         .bind::<SqlUuid, _>(from.user_id.0)
         .bind::<Integer, _>(from.device_id.cast_signed())
         .bind::<SqlUuid, _>(batch.id.0)
@@ -72,7 +73,7 @@ pub async fn page(conn: &mut Conn, device: DeviceAddr, after: u64, limit: i64) -
         #[diesel(sql_type = Timestamptz)]
         created_at: DateTime<Utc>,
     }
-    let records: Vec<Record> = diesel::sql_query(
+    let records: Vec<Record> = sql(
         "SELECT inbox_seq, from_user, from_device, ciphertext, nonce, created_at FROM inbox
           WHERE user_id = $1 AND device_id = $2 AND inbox_seq > $3 ORDER BY inbox_seq LIMIT $4",
     )
@@ -98,7 +99,7 @@ pub async fn page(conn: &mut Conn, device: DeviceAddr, after: u64, limit: i64) -
 /// # Errors
 /// Of the database.
 pub async fn acknowledge(conn: &mut Conn, device: DeviceAddr, up_to: u64) -> QueryResult<()> {
-    diesel::sql_query("DELETE FROM inbox WHERE user_id = $1 AND device_id = $2 AND inbox_seq <= $3")
+    sql("DELETE FROM inbox WHERE user_id = $1 AND device_id = $2 AND inbox_seq <= $3")
         .bind::<SqlUuid, _>(device.user_id.0)
         .bind::<Integer, _>(device.device_id.cast_signed())
         .bind::<BigInt, _>(i64::try_from(up_to).unwrap_or(i64::MAX))
@@ -119,7 +120,7 @@ pub async fn moved(conn: &mut Conn, devices: &[(DeviceAddr, u64)]) -> QueryResul
         #[diesel(sql_type = Integer)]
         device_id: i32,
     }
-    let records: Vec<Record> = diesel::sql_query(
+    let records: Vec<Record> = sql(
         "SELECT d.user_id, d.device_id FROM unnest($1::uuid[], $2::integer[], $3::bigint[]) AS k (user_id, device_id, seen)
            JOIN devices d USING (user_id, device_id) WHERE d.inbox_head > k.seen",
     )

@@ -13,6 +13,7 @@ use crate::protocol::codec::{Blob, Timestamp};
 use crate::protocol::ids::{ChannelId, DeviceId, FileId, MessageId, StreamId, UserId};
 use crate::protocol::messages::{Row, RowKind};
 
+use super::sql::sql;
 use super::{Conn, QueryResult};
 
 /// A row that the server writes: `member`, `channel`, `system`, `webhook`, `poll_close`.
@@ -39,7 +40,7 @@ pub async fn append_server_rows(conn: &mut Conn, rows: &[ServerRow]) -> QueryRes
         #[diesel(sql_type = BigInt)]
         seq: i64,
     }
-    let placed: Vec<Placed> = diesel::sql_query("SELECT channel_id, seq FROM append_server_rows($1, $2, $3, $4, $5)")
+    let placed: Vec<Placed> = sql("SELECT channel_id, seq FROM append_server_rows($1, $2, $3, $4, $5)")
         .bind::<Array<SqlUuid>, _>(rows.iter().map(|row| row.id.0).collect::<Vec<_>>())
         .bind::<Array<SqlUuid>, _>(rows.iter().map(|row| row.channel_id.0).collect::<Vec<_>>())
         .bind::<Array<Text>, _>(rows.iter().map(|row| row.kind.as_str()).collect::<Vec<_>>())
@@ -128,7 +129,7 @@ pub async fn readable_head(conn: &mut Conn, channel: ChannelId, user: UserId) ->
         #[diesel(sql_type = BigInt)]
         head_seq: i64,
     }
-    let heads: Vec<Head> = diesel::sql_query(
+    let heads: Vec<Head> = sql(
         "SELECT h.head_seq FROM channel_readers r JOIN channel_heads h USING (channel_id) WHERE r.channel_id = $1 AND r.user_id = $2",
     )
     .bind::<SqlUuid, _>(channel.0)
@@ -176,7 +177,7 @@ pub async fn page(
         Scope::Log => ("$6::uuid IS NULL", None),
         Scope::Thread(root) => ("m.thread_id = $6", Some(root.0)),
     };
-    let rows: Vec<RowRecord> = diesel::sql_query(format!(
+    let rows: Vec<RowRecord> = sql(format!(
         "SELECT m.*, k.ciphertext AS copy_ciphertext, k.nonce AS copy_nonce FROM messages m {COPY}
           WHERE m.channel_id = $1 AND m.seq {compared} $4 AND {filter} ORDER BY m.seq {order} LIMIT $5"
     ))
@@ -221,7 +222,7 @@ pub async fn related(
     if targets.is_empty() {
         return Ok(Vec::new());
     }
-    let rows: Vec<RowRecord> = diesel::sql_query(format!(
+    let rows: Vec<RowRecord> = sql(format!(
         "SELECT m.*, k.ciphertext AS copy_ciphertext, k.nonce AS copy_nonce FROM messages m {COPY}
           WHERE m.channel_id = $1 AND m.target_id = ANY ($4) AND m.seq > $5 ORDER BY m.seq LIMIT $6"
     ))
@@ -241,7 +242,7 @@ pub async fn related(
 /// # Errors
 /// Of the database.
 pub async fn find(conn: &mut Conn, channel: ChannelId, id: MessageId, reader: Reader) -> QueryResult<Option<Row>> {
-    let rows: Vec<RowRecord> = diesel::sql_query(format!(
+    let rows: Vec<RowRecord> = sql(format!(
         "SELECT m.*, k.ciphertext AS copy_ciphertext, k.nonce AS copy_nonce FROM messages m {COPY}
           WHERE m.channel_id = $1 AND m.id = $4"
     ))
@@ -259,7 +260,7 @@ pub async fn find(conn: &mut Conn, channel: ChannelId, id: MessageId, reader: Re
 /// # Errors
 /// Of the database.
 pub async fn pins(conn: &mut Conn, channel: ChannelId, reader: Reader) -> QueryResult<Vec<Row>> {
-    let rows: Vec<RowRecord> = diesel::sql_query(format!(
+    let rows: Vec<RowRecord> = sql(format!(
         "SELECT m.*, k.ciphertext AS copy_ciphertext, k.nonce AS copy_nonce
            FROM (SELECT DISTINCT ON (target_id) target_id, kind, seq FROM messages
                   WHERE channel_id = $1 AND kind IN ('pin', 'unpin') AND deleted_at IS NULL ORDER BY target_id, seq DESC) p
@@ -290,7 +291,7 @@ pub async fn unread(conn: &mut Conn, user: UserId) -> QueryResult<Vec<Unread>> {
         #[diesel(sql_type = BigInt)]
         unread: i64,
     }
-    let records: Vec<Record> = diesel::sql_query(
+    let records: Vec<Record> = sql(
         "SELECT r.channel_id, h.head_seq, r.read_seq, n.unread
            FROM (SELECT r.channel_id, r.joined_seq, coalesce(s.read_seq, 0) AS read_seq FROM channel_readers r
                    LEFT JOIN channel_states s ON s.channel_id = r.channel_id AND s.user_id = r.user_id WHERE r.user_id = $1) r
@@ -325,7 +326,7 @@ pub async fn mark_read(conn: &mut Conn, channel: ChannelId, user: UserId, seq: u
         #[diesel(sql_type = BigInt)]
         read_seq: i64,
     }
-    let moved: Vec<Marker> = diesel::sql_query(
+    let moved: Vec<Marker> = sql(
         "INSERT INTO channel_states AS s (channel_id, user_id, read_seq)
          SELECT channel_id, $2, least($3, head_seq) FROM channel_heads WHERE channel_id = $1 AND least($3, head_seq) > 0
          ON CONFLICT (channel_id, user_id) DO UPDATE SET read_seq = EXCLUDED.read_seq WHERE s.read_seq < EXCLUDED.read_seq

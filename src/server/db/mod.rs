@@ -21,6 +21,7 @@ pub mod messages;
 pub mod registration;
 pub mod schema;
 pub mod sessions;
+pub mod sql;
 pub mod streams;
 pub mod users;
 
@@ -239,7 +240,7 @@ impl From<DieselError> for ApiError {
 
 /// The settings that every connection has: commits are on disk, and no query runs away.
 fn with_settings(url: &str) -> String {
-    let options = "options=-c%20synchronous_commit%3Don%20-c%20statement_timeout%3D10s%20-c%20idle_in_transaction_session_timeout%3D15s\
+    let options = "options=-c%20synchronous_commit%3Don%20-c%20jit%3Doff%20-c%20statement_timeout%3D10s%20-c%20idle_in_transaction_session_timeout%3D15s\
                    &application_name=chat&connect_timeout=5&keepalives_idle=15&keepalives_interval=5&keepalives_retries=3\
                    &tcp_user_timeout=20";
     format!("{url}{}{options}", if url.contains('?') { '&' } else { '?' })
