@@ -46,6 +46,9 @@ pub struct Held {
 /// Bytes of a request's head.
 const HEAD_MAX: usize = 32 * 1024;
 const HEADERS_MAX: usize = 64;
+/// How long sent bytes may stay unacknowledged, or the other side's window closed.
+#[cfg(target_os = "linux")]
+const UNREAD_TIMEOUT_MS: u32 = 30_000;
 
 /// Accepts until `shutdown`, then waits until the running requests have ended; the caller decides for how long. A WebSocket leaves this loop with its upgrade: whoever took it
 /// over counts and drains it.
@@ -79,6 +82,7 @@ pub async fn serve(listener: TcpListener, router: Router, bounds: Bounds, shutdo
         connections.spawn(async move {
             // Small frames go out at once.
             let _ = stream.set_nodelay(true);
+            end_if_not_read(&stream);
             let service =
                 service_fn(move |request: hyper::Request<Incoming>| answer(router.clone(), peer, held.clone(), request));
             let connection = http1::Builder::new()
@@ -107,6 +111,16 @@ pub async fn serve(listener: TcpListener, router: Router, bounds: Bounds, shutdo
     connections.close();
     connections.wait().await;
 }
+
+/// Who does not take what was sent, dead or alive, must not hold an answer in memory: the system ends the connection.
+#[cfg(target_os = "linux")]
+fn end_if_not_read(stream: &TcpStream) {
+    // Where it cannot be set, the keepalive of the proxy or of the WebSocket remains.
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, UNREAD_TIMEOUT_MS);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn end_if_not_read(_: &TcpStream) {}
 
 /// The next connection, through every error that passes: too many open files, a peer that is gone already.
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {

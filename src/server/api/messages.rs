@@ -19,7 +19,7 @@ use crate::server::error::{ApiError, ApiResult};
 use crate::server::extract::{Auth, Json, Path, Query};
 use crate::server::realtime;
 
-/// Rows aimed at the messages of one page.
+/// Rows aimed at the messages of one page; a page of one message has its first ones.
 const RELATED_MAX: i64 = 1000;
 
 pub fn routes() -> OpenApiRouter<AppState> {
@@ -108,22 +108,20 @@ async fn thread(
 async fn read(conn: &mut Conn, auth: &Auth, channel: ChannelId, scope: Scope, side: Side, limit: i64) -> ApiResult<History> {
     let reader = Reader { user_id: auth.user_id, device_id: auth.device_id };
     let head_seq = messages::readable_head(conn, channel, auth.user_id).await?.ok_or_else(ApiError::not_found)?;
-    // One more than asked for tells whether there is more.
-    let mut items = messages::page(conn, channel, scope, side, limit + 1, reader).await?;
-    let has_more = i64::try_from(items.len()).is_ok_and(|read| read > limit);
-    if has_more {
-        match side {
-            Side::Before(_) => drop(items.remove(0)),
-            Side::After(_) => drop(items.pop()),
+    let messages::Rows { rows: mut items, cut: mut has_more } =
+        messages::page(conn, channel, scope, side, head_seq, limit, reader).await?;
+    let mut related = Vec::new();
+    while let (Side::Before(_), Some(last)) = (side, items.last()) {
+        let targets: Vec<MessageId> = items.iter().filter(|row| row.kind == RowKind::Message).map(|row| row.id).collect();
+        let found = messages::related(conn, channel, &targets, last.seq, head_seq, RELATED_MAX, reader).await?;
+        related = found.rows;
+        if !found.cut || items.len() == 1 {
+            break;
         }
+        // Nothing that belongs to a message of the page may be missing: a shorter page has fewer.
+        items.drain(..items.len() / 2);
+        has_more = true;
     }
-    let related = match (side, items.last()) {
-        (Side::Before(_), Some(last)) => {
-            let targets: Vec<MessageId> = items.iter().filter(|row| row.kind == RowKind::Message).map(|row| row.id).collect();
-            messages::related(conn, channel, &targets, last.seq, RELATED_MAX, reader).await?
-        }
-        _ => Vec::new(),
-    };
     Ok(History { items, related, has_more, head_seq })
 }
 

@@ -12,7 +12,7 @@ use crate::protocol::limits::{SYNC_PAGE_DEFAULT, SYNC_PAGE_MAX};
 use crate::protocol::messages::{SyncAnswer, SyncRequest};
 use crate::protocol::streams::{StreamEvent, StreamItem};
 use crate::server::app::AppState;
-use crate::server::db::{delivery, inbox};
+use crate::server::db::{delivery, inbox, messages};
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::extract::{Auth, Json};
 
@@ -59,23 +59,33 @@ async fn sync(State(app): State<AppState>, auth: Auth, Json(request): Json<SyncR
     let reset = delivery::outlived(&mut conn, &of(false)).await?;
     let behind: Vec<_> = of(false).into_iter().filter(|(id, _)| !reset.contains(id)).collect();
 
-    // One more than asked for tells whether there is more.
-    let read = limit as i64 + 1;
-    let mut events = delivery::events_after(&mut conn, &behind, read).await?;
-    if events.len() <= limit {
-        let rows = delivery::rows_after(&mut conn, &of(true), read - events.len() as i64, device).await?;
+    let mut events = delivery::events_after(&mut conn, &behind, limit as i64).await?;
+    if events.len() < limit {
+        let rows = delivery::rows_after(&mut conn, &of(true), (limit - events.len()) as i64, device).await?.rows;
         events.extend(rows.into_iter().map(|row| StreamEvent {
             stream: row.channel_id.into(),
             seq: row.seq,
             event: StreamItem::Row(Box::new(row)),
         }));
     }
-    let inbox = match device {
+    // What came after the heads were read came after the right to read it was checked.
+    events.retain(|event| heads.get(&event.stream).is_some_and(|head| event.seq <= *head));
+    let given: HashMap<StreamId, u64> = events.iter().map(|event| (event.stream, event.seq)).collect();
+    let asked = behind.iter().copied().chain(of(true));
+    let mut more = asked.into_iter().any(|(stream, after)| given.get(&stream).unwrap_or(&after) < &heads[&stream]);
+    let mut inbox = match device {
         Some(device) => inbox::page(&mut conn, device, 0, INBOX_PAGE + 1).await?,
         None => Vec::new(),
     };
-    let more = events.len() > limit || inbox.len() as i64 > INBOX_PAGE;
-    events.truncate(limit);
+    let mut bytes = 0;
+    let fits = inbox.iter().take(INBOX_PAGE as usize).take_while(|message| {
+        let first = bytes == 0;
+        bytes += message.ciphertext.len() as i64;
+        first || bytes <= messages::ANSWER_MAX
+    });
+    let fits = fits.count();
+    more |= fits < inbox.len();
+    inbox.truncate(fits);
     Ok(Json(SyncAnswer {
         epoch: app.epoch(),
         streams: heads.into_iter().collect::<BTreeMap<_, _>>(),
@@ -83,7 +93,7 @@ async fn sync(State(app): State<AppState>, auth: Auth, Json(request): Json<SyncR
         gone,
         reset,
         more,
-        inbox: inbox.into_iter().take(INBOX_PAGE as usize).collect(),
+        inbox,
     }))
 }
 

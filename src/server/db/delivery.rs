@@ -8,11 +8,10 @@ use std::collections::HashSet;
 use uuid::Uuid;
 
 use crate::protocol::ids::{ChannelId, DeviceAddr, DeviceId, SessionId, StreamId, UserId};
-use crate::protocol::messages::Row;
 use crate::protocol::streams::{Event, StreamEvent, StreamItem};
 use crate::protocol::users::Status;
 
-use super::messages::RowRecord;
+use super::messages::{Counted, Rows, within_budget};
 use super::sql::sql;
 use super::{Conn, QueryResult};
 
@@ -198,7 +197,8 @@ pub async fn listeners(conn: &mut Conn, log: AudienceId, users: &HashSet<UserId>
         .map_or_else(Default::default, |found| (found.users.into_iter().map(UserId).collect(), found.shrink_seq.unsigned_abs())))
 }
 
-/// Rows of channels after their cursors, as one device sees them; ascending in each channel, at most `limit` in all.
+/// Rows of channels after their cursors, as one device sees them; ascending in each channel, at most `limit` and
+/// [`ANSWER_MAX`](super::messages::ANSWER_MAX) in all.
 ///
 /// # Errors
 /// Of the database.
@@ -207,27 +207,29 @@ pub async fn rows_after(
     cursors: &[(StreamId, u64)],
     limit: i64,
     reader: Option<DeviceAddr>,
-) -> QueryResult<Vec<Row>> {
+) -> QueryResult<Rows> {
     if cursors.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Rows { rows: Vec::new(), cut: false });
     }
     let (ids, after) = columns(cursors);
-    let rows: Vec<RowRecord> = sql(
-        "SELECT m.*, k.ciphertext AS copy_ciphertext, k.nonce AS copy_nonce
-           FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS s (id, after, ord)
-          CROSS JOIN LATERAL (SELECT * FROM messages WHERE channel_id = s.id AND seq > s.after ORDER BY seq LIMIT $3) m
-           LEFT JOIN message_copies k
-             ON k.channel_id = m.channel_id AND k.seq = m.seq AND k.user_id = $4 AND k.device_id = $5
-          ORDER BY s.ord, m.seq LIMIT $3",
+    let rows: Vec<Counted> = sql(
+        within_budget(
+            "SELECT m.*, k.ciphertext AS copy_ciphertext, k.nonce AS copy_nonce, (s.ord, m.seq) AS ord
+               FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS s (id, after, ord)
+              CROSS JOIN LATERAL (SELECT * FROM messages WHERE channel_id = s.id AND seq > s.after ORDER BY seq LIMIT $3) m
+               LEFT JOIN message_copies k
+                 ON k.channel_id = m.channel_id AND k.seq = m.seq AND k.user_id = $4 AND k.device_id = $5
+              ORDER BY s.ord, m.seq LIMIT $3",
+        ),
     )
     .bind::<Array<SqlUuid>, _>(ids)
     .bind::<Array<BigInt>, _>(after)
-    .bind::<BigInt, _>(limit)
+    .bind::<BigInt, _>(limit + 1)
     .bind::<Nullable<SqlUuid>, _>(reader.map(|reader| reader.user_id.0))
     .bind::<Nullable<Integer>, _>(reader.map(|reader| reader.device_id.cast_signed()))
     .load(conn)
     .await?;
-    Ok(rows.into_iter().map(Row::from).collect())
+    Ok(Rows::of(rows, limit))
 }
 
 /// Events of streams that are not channels, after their cursors; ascending in each stream, at most `limit` in all.

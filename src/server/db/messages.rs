@@ -95,7 +95,14 @@ pub struct RowRecord {
 }
 
 impl From<RowRecord> for Row {
-    fn from(row: RowRecord) -> Self {
+    fn from(mut row: RowRecord) -> Self {
+        // Its time is over, whether or not its turn to be erased has come.
+        if row.expires_at.is_some_and(|at| at <= Utc::now()) {
+            (row.deleted_at, row.expires_at) = (row.expires_at, None);
+            (row.ciphertext, row.nonce, row.copy_ciphertext, row.copy_nonce) = (None, None, None, None);
+            (row.body, row.thread_id, row.reply_to_id) = (None, None, None);
+            row.file_ids.clear();
+        }
         Self {
             id: MessageId(row.id),
             channel_id: ChannelId(row.channel_id),
@@ -157,7 +164,48 @@ pub enum Scope {
     Thread(MessageId),
 }
 
-/// Rows of a channel in seq order, as one device sees them, at most `limit`.
+/// Bytes of ciphertext after which an answer ends, with at least one row: whoever asks for more and reads nothing holds no more
+/// of the server's memory.
+pub const ANSWER_MAX: i64 = 2 * 1024 * 1024;
+
+/// Rows of an answer, and whether it ends before what was asked for.
+pub struct Rows {
+    pub rows: Vec<Row>,
+    pub cut: bool,
+}
+
+/// A row with how many there were before the budget of the answer was spent.
+#[derive(QueryableByName)]
+pub struct Counted {
+    #[diesel(embed)]
+    record: RowRecord,
+    #[diesel(sql_type = BigInt)]
+    found: i64,
+}
+
+impl Rows {
+    /// `limit` of the rows that were found, of which one more than `limit` was asked for.
+    pub fn of(records: Vec<Counted>, limit: i64) -> Self {
+        let found = records.as_slice().first().map_or(0, |counted| counted.found);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let rows: Vec<Row> = records.into_iter().take(limit).map(|counted| counted.record.into()).collect();
+        Self { cut: i64::try_from(rows.len()).is_ok_and(|given| given < found), rows }
+    }
+}
+
+/// `rows` (a query of rows with their `order` as column `ord`) up to [`ANSWER_MAX`], with the number of all as `found`.
+pub fn within_budget(rows: &str) -> String {
+    format!(
+        "SELECT * FROM (
+             SELECT r.*, count(*) OVER () AS found,
+                    sum(coalesce(octet_length(ciphertext), 0) + coalesce(octet_length(copy_ciphertext), 0))
+                        OVER (ORDER BY ord ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+               FROM ({rows}) r) r
+          WHERE coalesce(before, 0) < {ANSWER_MAX} ORDER BY ord"
+    )
+}
+
+/// Rows of a channel in seq order up to its `head`, as one device sees them, at most `limit` and [`ANSWER_MAX`].
 ///
 /// # Errors
 /// Of the database.
@@ -166,34 +214,36 @@ pub async fn page(
     channel: ChannelId,
     scope: Scope,
     side: Side,
+    head: u64,
     limit: i64,
     reader: Reader,
-) -> QueryResult<Vec<Row>> {
-    let (compared, order, cursor) = match side {
-        Side::Before(seq) => ("<", "DESC", seq),
-        Side::After(seq) => (">", "ASC", seq),
+) -> QueryResult<Rows> {
+    let (compared, order, ord, cursor) = match side {
+        Side::Before(seq) => ("<", "DESC", "-m.seq", seq.min(head.saturating_add(1))),
+        Side::After(seq) => (">", "ASC", "m.seq", seq),
     };
     let (filter, thread) = match scope {
         Scope::Log => ("$6::uuid IS NULL", None),
         Scope::Thread(root) => ("m.thread_id = $6", Some(root.0)),
     };
-    let rows: Vec<RowRecord> = sql(format!(
-        "SELECT m.*, k.ciphertext AS copy_ciphertext, k.nonce AS copy_nonce FROM messages m {COPY}
-          WHERE m.channel_id = $1 AND m.seq {compared} $4 AND {filter} ORDER BY m.seq {order} LIMIT $5"
-    ))
+    let rows: Vec<Counted> = sql(within_budget(&format!(
+        "SELECT m.*, k.ciphertext AS copy_ciphertext, k.nonce AS copy_nonce, {ord} AS ord FROM messages m {COPY}
+          WHERE m.channel_id = $1 AND m.seq {compared} $4 AND m.seq <= $7 AND {filter} ORDER BY m.seq {order} LIMIT $5"
+    )))
     .bind::<SqlUuid, _>(channel.0)
     .bind::<SqlUuid, _>(reader.user_id.0)
     .bind::<Nullable<Integer>, _>(reader.device_id.map(u32::cast_signed))
     .bind::<BigInt, _>(i64::try_from(cursor).unwrap_or(i64::MAX))
-    .bind::<BigInt, _>(limit)
+    .bind::<BigInt, _>(limit + 1)
     .bind::<Nullable<SqlUuid>, _>(thread)
+    .bind::<BigInt, _>(i64::try_from(head).unwrap_or(i64::MAX))
     .load(conn)
     .await?;
-    let mut rows: Vec<Row> = rows.into_iter().map(Row::from).collect();
+    let mut page = Rows::of(rows, limit);
     if let Side::Before(_) = side {
-        rows.reverse();
+        page.rows.reverse();
     }
-    Ok(rows)
+    Ok(page)
 }
 
 /// Who reads: the user and, for direct messages, the device whose copies are shown.
@@ -207,7 +257,7 @@ pub struct Reader {
 const COPY: &str =
     "LEFT JOIN message_copies k ON k.channel_id = m.channel_id AND k.seq = m.seq AND k.user_id = $2 AND k.device_id = $3";
 
-/// Rows with a seq above `above` that are aimed at one of the targets, ascending.
+/// Rows with a seq above `above`, up to `head`, that are aimed at one of the targets, ascending.
 ///
 /// # Errors
 /// Of the database.
@@ -216,25 +266,27 @@ pub async fn related(
     channel: ChannelId,
     targets: &[MessageId],
     above: u64,
+    head: u64,
     limit: i64,
     reader: Reader,
-) -> QueryResult<Vec<Row>> {
+) -> QueryResult<Rows> {
     if targets.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Rows { rows: Vec::new(), cut: false });
     }
-    let rows: Vec<RowRecord> = sql(format!(
-        "SELECT m.*, k.ciphertext AS copy_ciphertext, k.nonce AS copy_nonce FROM messages m {COPY}
-          WHERE m.channel_id = $1 AND m.target_id = ANY ($4) AND m.seq > $5 ORDER BY m.seq LIMIT $6"
-    ))
+    let rows: Vec<Counted> = sql(within_budget(&format!(
+        "SELECT m.*, k.ciphertext AS copy_ciphertext, k.nonce AS copy_nonce, m.seq AS ord FROM messages m {COPY}
+          WHERE m.channel_id = $1 AND m.target_id = ANY ($4) AND m.seq > $5 AND m.seq <= $7 ORDER BY m.seq LIMIT $6"
+    )))
     .bind::<SqlUuid, _>(channel.0)
     .bind::<SqlUuid, _>(reader.user_id.0)
     .bind::<Nullable<Integer>, _>(reader.device_id.map(u32::cast_signed))
     .bind::<Array<SqlUuid>, _>(targets.iter().map(|id| id.0).collect::<Vec<_>>())
     .bind::<BigInt, _>(i64::try_from(above).unwrap_or(i64::MAX))
-    .bind::<BigInt, _>(limit)
+    .bind::<BigInt, _>(limit + 1)
+    .bind::<BigInt, _>(i64::try_from(head).unwrap_or(i64::MAX))
     .load(conn)
     .await?;
-    Ok(rows.into_iter().map(Row::from).collect())
+    Ok(Rows::of(rows, limit))
 }
 
 /// One row of a channel.

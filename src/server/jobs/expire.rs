@@ -5,19 +5,25 @@ use crate::server::app::App;
 use crate::server::db::expiry;
 use crate::server::error::ApiResult;
 
-/// One round; more than a batch of a kind waits for the next.
+/// One round: batch after batch until nothing is due, or the server drains.
 ///
 /// # Errors
 /// 503 when the database does not answer.
 pub async fn run(app: &App) -> ApiResult<()> {
-    let mut conn = app.db().await?;
-    let messages = expiry::erase_messages(&mut conn).await?;
-    let sessions = expiry::delete_sessions(&mut conn).await?;
-    let events = expiry::delete_events(&mut conn).await?;
-    let frames = expiry::delete_inbox(&mut conn).await?;
-    let batches = expiry::delete_batches(&mut conn).await?;
-    if messages + sessions + events + frames + batches > 0 {
-        tracing::info!(messages, sessions, events, frames, batches, "removed what has expired");
+    let mut due = true;
+    while due && !app.is_draining() {
+        // Given back between batches, so that requests do not wait for the jobs.
+        let mut conn = app.db().await?;
+        let messages = expiry::erase_messages(&mut conn).await?;
+        let sessions = expiry::delete_sessions(&mut conn).await?;
+        let events = expiry::delete_events(&mut conn).await?;
+        let frames = expiry::delete_inbox(&mut conn).await?;
+        let batches = expiry::delete_batches(&mut conn).await?;
+        let removed = [messages, sessions, events, frames, batches];
+        if removed.iter().any(|rows| *rows > 0) {
+            tracing::info!(messages, sessions, events, frames, batches, "removed what has expired");
+        }
+        due = removed.iter().any(|rows| *rows >= expiry::BATCH);
     }
     Ok(())
 }

@@ -224,8 +224,8 @@ impl Fanout {
         let events = delivery::events_after(&mut conn, &of(StreamKind::Events), READ_MAX).await?;
         let rows = delivery::rows_after(&mut conn, &of(StreamKind::Channel), READ_MAX, None).await?;
         let dms = delivery::rows_after(&mut conn, &of(StreamKind::Dm), READ_MAX, None).await?;
-        let mut full = [events.len(), rows.len(), dms.len()].iter().any(|read| i64::try_from(*read) == Ok(READ_MAX));
-        let items = events.into_iter().chain(rows.into_iter().map(|row| StreamEvent {
+        let mut full = rows.cut || dms.cut || i64::try_from(events.len()) == Ok(READ_MAX);
+        let items = events.into_iter().chain(rows.rows.into_iter().map(|row| StreamEvent {
             stream: row.channel_id.into(),
             seq: row.seq,
             event: StreamItem::Row(Box::new(row)),
@@ -236,7 +236,7 @@ impl Fanout {
                 full |= !self.push(at, item);
             }
         }
-        for row in dms {
+        for row in dms.rows {
             if let Some(at) = positions.get(&StreamId::from(row.channel_id)) {
                 let copies = delivery::copies(&mut conn, row.channel_id, row.seq, row.seq).await?;
                 let copies = copies.into_iter().map(|copy| (copy.device(), (Blob(copy.ciphertext), Blob(copy.nonce))));

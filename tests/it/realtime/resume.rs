@@ -1,5 +1,7 @@
 //! Catching up: from any cursor exactly what is missing, over the WebSocket's start, `POST /sync` and pages.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -238,4 +240,71 @@ async fn a_message_of_a_row_written_by_a_change_of_the_channel_is_heard_too() {
     let request = message(room.channel, ann, 2);
     post(ann, &request).await;
     assert_eq!(ws.until(|frame| frame["event"]["kind"] == "message").await["event"]["id"], request["id"]);
+}
+
+#[tokio::test]
+async fn answers_end_after_two_mebibytes_and_say_that_there_is_more() {
+    let live = Live::start().await;
+    let room: Room<2> = live.room().await;
+    let [ann, bob] = &room.people;
+    let count = 60u64;
+    for _ in 0..count {
+        let mut request = room.message(ann);
+        let mut frame = STANDARD.decode(request["ciphertext"].as_str().unwrap()).unwrap();
+        frame.extend([7; 48 * 1024 - 128]);
+        request["ciphertext"] = STANDARD.encode(frame).into();
+        post(ann, &request).await;
+    }
+    let path = format!("/channels/{}/messages?limit=100", room.channel);
+    let (mut got, mut before) = (Vec::new(), String::new());
+    loop {
+        let page = bob.get(&format!("{path}{before}")).await.is(200);
+        let items: Vec<u64> = page["items"].as_array().unwrap().iter().map(|row| row["seq"].as_u64().unwrap()).collect();
+        assert!((1..=44).contains(&items.len()), "{} rows of 48 KiB", items.len());
+        before = format!("&before={}", items[0]);
+        got.splice(0..0, items);
+        if page["has_more"] == false {
+            break;
+        }
+    }
+    assert_eq!(got, (1..=count).collect::<Vec<_>>());
+    let mut got = Vec::new();
+    loop {
+        let cursors = json!({ room.channel.to_string(): got.last().copied().unwrap_or(0) });
+        let answer = bob.post("/sync", json!({ "cursors": cursors, "limit": 1000 })).await.is(200);
+        let page = seqs(&answer["events"], room.channel);
+        assert!((1..=44).contains(&page.len()));
+        got.extend(page);
+        if answer["more"] == false {
+            break;
+        }
+    }
+    assert_eq!(got, (1..=count).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_page_never_lacks_what_is_aimed_at_its_messages() {
+    let live = Live::start().await;
+    let room: Room<2> = live.room().await;
+    let [ann, bob] = &room.people;
+    let targets = [room.message(ann), room.message(ann), room.message(ann)];
+    for target in &targets {
+        post(ann, target).await;
+    }
+    // Beside the page: reactions, put there directly because 1,500 requests would take long.
+    for (target, seq) in [(1, 4), (2, 704)] {
+        let copied = "INSERT INTO messages (channel_id, seq, id, log_seq, kind, sender_id, sender_device, target_id, ciphertext, nonce, created_at, content_hash)
+             SELECT channel_id, $3::bigint + n, gen_random_uuid(), log_seq, 'reaction', sender_id, sender_device, id, ciphertext, nonce, created_at, content_hash
+               FROM messages, generate_series(0, 699) n WHERE channel_id = $1 AND seq = $2";
+        live.sql.execute(copied, &[&room.channel, &i64::from(target), &i64::from(seq)]).await.unwrap();
+    }
+    live.sql.execute("UPDATE channel_heads SET head_seq = 1403 WHERE channel_id = $1", &[&room.channel]).await.unwrap();
+    let path = format!("/channels/{}/messages?limit=3", room.channel);
+    let page = bob.get(&format!("{path}&before=4")).await.is(200);
+    let seqs_of = |rows: &Value| rows.as_array().unwrap().iter().map(|row| row["seq"].as_u64().unwrap()).collect::<Vec<_>>();
+    assert_eq!((seqs_of(&page["items"]), &page["has_more"]), (vec![2, 3], &json!(true)));
+    assert_eq!(seqs_of(&page["related"]), (704..1404).collect::<Vec<_>>());
+    let page = bob.get(&format!("{path}&before=2")).await.is(200);
+    assert_eq!((seqs_of(&page["items"]), &page["has_more"]), (vec![1], &json!(false)));
+    assert_eq!(seqs_of(&page["related"]), (4..704).collect::<Vec<_>>());
 }

@@ -245,6 +245,8 @@ async fn what_expires_is_erased_and_keeps_its_place() {
     let mut conn = live.app.db().await.unwrap();
     assert_eq!(expiry::erase_messages(&mut conn).await.unwrap(), 0);
     live.sql.execute("UPDATE messages SET expires_at = now() WHERE channel_id = $1", &[&room.channel]).await.unwrap();
+    let over = room.people[1].get(&path).await.is(200);
+    assert!(over["deleted_at"].is_string() && over.get("ciphertext").is_none(), "nobody gets it, though it is not erased yet");
     assert_eq!(expiry::erase_messages(&mut conn).await.unwrap(), 1);
     let row = room.people[1].get(&path).await.is(200);
     assert!(row["deleted_at"].is_string() && row.get("ciphertext").is_none() && row.get("expires_at").is_none());
