@@ -133,18 +133,17 @@ impl From<LocatedRecord> for Located {
 /// # Errors
 /// Of the database.
 pub async fn locate(conn: &mut Conn, streams: &[StreamId]) -> QueryResult<Vec<Located>> {
-    let found: Vec<LocatedRecord> = sql(
-        "SELECT c.id AS stream_id, coalesce(c.log_id, c.id) AS audience_id, (c.kind = 'dm')::integer AS kind, h.head_seq,
+    let found: Vec<LocatedRecord> =
+        sql("SELECT c.id AS stream_id, coalesce(c.log_id, c.id) AS audience_id, (c.kind = 'dm')::integer AS kind, h.head_seq,
                 coalesce(g.shrink_seq, 0) AS shrink_seq
            FROM channels c JOIN channel_heads h ON h.channel_id = c.id LEFT JOIN log_shrinks g ON g.log_id = c.log_id
           WHERE c.id = ANY ($1) AND c.deleted_at IS NULL
          UNION ALL
          SELECT s.id, s.id, 2, s.head_seq, coalesce(g.shrink_seq, 0)
-           FROM streams s LEFT JOIN log_shrinks g ON g.log_id = s.id WHERE s.id = ANY ($1)",
-    )
-    .bind::<Array<SqlUuid>, _>(streams.iter().map(|stream| stream.0).collect::<Vec<_>>())
-    .load(conn)
-    .await?;
+           FROM streams s LEFT JOIN log_shrinks g ON g.log_id = s.id WHERE s.id = ANY ($1)")
+        .bind::<Array<SqlUuid>, _>(streams.iter().map(|stream| stream.0).collect::<Vec<_>>())
+        .load(conn)
+        .await?;
     Ok(found.into_iter().map(Located::from).collect())
 }
 
@@ -153,8 +152,7 @@ pub async fn locate(conn: &mut Conn, streams: &[StreamId]) -> QueryResult<Vec<Lo
 /// # Errors
 /// Of the database.
 pub async fn locate_heard(conn: &mut Conn, audiences: &[AudienceId]) -> QueryResult<Vec<Located>> {
-    let found: Vec<LocatedRecord> = sql(
-        "SELECT c.id AS stream_id, c.log_id AS audience_id, 0 AS kind, h.head_seq, g.shrink_seq
+    let found: Vec<LocatedRecord> = sql("SELECT c.id AS stream_id, c.log_id AS audience_id, 0 AS kind, h.head_seq, g.shrink_seq
            FROM channels c JOIN channel_heads h ON h.channel_id = c.id JOIN log_shrinks g ON g.log_id = c.log_id
           WHERE c.log_id = ANY ($1) AND c.deleted_at IS NULL
          UNION ALL
@@ -162,8 +160,7 @@ pub async fn locate_heard(conn: &mut Conn, audiences: &[AudienceId]) -> QueryRes
           WHERE c.id = ANY ($1) AND c.log_id IS NULL AND c.deleted_at IS NULL
          UNION ALL
          SELECT s.id, s.id, 2, s.head_seq, coalesce(g.shrink_seq, 0)
-           FROM streams s LEFT JOIN log_shrinks g ON g.log_id = s.id WHERE s.id = ANY ($1)",
-    )
+           FROM streams s LEFT JOIN log_shrinks g ON g.log_id = s.id WHERE s.id = ANY ($1)")
     .bind::<Array<SqlUuid>, _>(audiences.iter().map(|audience| audience.0).collect::<Vec<_>>())
     .load(conn)
     .await?;
@@ -212,16 +209,14 @@ pub async fn rows_after(
         return Ok(Rows { rows: Vec::new(), cut: false });
     }
     let (ids, after) = columns(cursors);
-    let rows: Vec<Counted> = sql(
-        within_budget(
-            "SELECT m.*, k.ciphertext AS copy_ciphertext, k.nonce AS copy_nonce, (s.ord, m.seq) AS ord
+    let rows: Vec<Counted> = sql(within_budget(
+        "SELECT m.*, k.ciphertext AS copy_ciphertext, k.nonce AS copy_nonce, (s.ord, m.seq) AS ord
                FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS s (id, after, ord)
               CROSS JOIN LATERAL (SELECT * FROM messages WHERE channel_id = s.id AND seq > s.after ORDER BY seq LIMIT $3) m
                LEFT JOIN message_copies k
                  ON k.channel_id = m.channel_id AND k.seq = m.seq AND k.user_id = $4 AND k.device_id = $5
               ORDER BY s.ord, m.seq LIMIT $3",
-        ),
-    )
+    ))
     .bind::<Array<SqlUuid>, _>(ids)
     .bind::<Array<BigInt>, _>(after)
     .bind::<BigInt, _>(limit + 1)
@@ -250,16 +245,15 @@ pub async fn events_after(conn: &mut Conn, cursors: &[(StreamId, u64)], limit: i
         return Ok(Vec::new());
     }
     let (ids, after) = columns(cursors);
-    let events: Vec<Record> = sql(
-        "SELECT e.stream_id, e.seq, e.event FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS s (id, after, ord)
+    let events: Vec<Record> =
+        sql("SELECT e.stream_id, e.seq, e.event FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS s (id, after, ord)
           CROSS JOIN LATERAL (SELECT * FROM stream_events WHERE stream_id = s.id AND seq > s.after ORDER BY seq LIMIT $3) e
-          ORDER BY s.ord, e.seq LIMIT $3",
-    )
-    .bind::<Array<SqlUuid>, _>(ids)
-    .bind::<Array<BigInt>, _>(after)
-    .bind::<BigInt, _>(limit)
-    .load(conn)
-    .await?;
+          ORDER BY s.ord, e.seq LIMIT $3")
+        .bind::<Array<SqlUuid>, _>(ids)
+        .bind::<Array<BigInt>, _>(after)
+        .bind::<BigInt, _>(limit)
+        .load(conn)
+        .await?;
     let event = |record: Record| StreamEvent {
         stream: StreamId(record.stream_id),
         seq: record.seq.unsigned_abs(),
@@ -325,14 +319,12 @@ impl CopyRecord {
 /// # Errors
 /// Of the database.
 pub async fn copies(conn: &mut Conn, channel: ChannelId, from: u64, to: u64) -> QueryResult<Vec<CopyRecord>> {
-    sql(
-        "SELECT seq, user_id, device_id, ciphertext, nonce FROM message_copies WHERE channel_id = $1 AND seq BETWEEN $2 AND $3",
-    )
-    .bind::<SqlUuid, _>(channel.0)
-    .bind::<BigInt, _>(from.cast_signed())
-    .bind::<BigInt, _>(to.cast_signed())
-    .load(conn)
-    .await
+    sql("SELECT seq, user_id, device_id, ciphertext, nonce FROM message_copies WHERE channel_id = $1 AND seq BETWEEN $2 AND $3")
+        .bind::<SqlUuid, _>(channel.0)
+        .bind::<BigInt, _>(from.cast_signed())
+        .bind::<BigInt, _>(to.cast_signed())
+        .load(conn)
+        .await
 }
 
 /// Which of these sessions may keep their WebSocket.
@@ -345,10 +337,8 @@ pub async fn live_sessions(conn: &mut Conn, sessions: &[SessionId]) -> QueryResu
         #[diesel(sql_type = SqlUuid)]
         id: Uuid,
     }
-    let live: Vec<Record> = sql(
-        "SELECT s.id FROM sessions s JOIN users u ON u.id = s.user_id
-          WHERE s.id = ANY ($1) AND s.revoked_at IS NULL AND u.suspended_at IS NULL AND u.deleted_at IS NULL",
-    )
+    let live: Vec<Record> = sql("SELECT s.id FROM sessions s JOIN users u ON u.id = s.user_id
+          WHERE s.id = ANY ($1) AND s.revoked_at IS NULL AND u.suspended_at IS NULL AND u.deleted_at IS NULL")
     .bind::<Array<SqlUuid>, _>(sessions.iter().map(|session| session.0).collect::<Vec<_>>())
     .load(conn)
     .await?;
@@ -365,8 +355,7 @@ pub async fn status(conn: &mut Conn, user: UserId) -> QueryResult<Status> {
         #[diesel(sql_type = Text)]
         status: String,
     }
-    let record: Record =
-        sql("SELECT status FROM users WHERE id = $1").bind::<SqlUuid, _>(user.0).get_result(conn).await?;
+    let record: Record = sql("SELECT status FROM users WHERE id = $1").bind::<SqlUuid, _>(user.0).get_result(conn).await?;
     Ok(serde_json::from_value(serde_json::Value::String(record.status)).unwrap_or_default())
 }
 
@@ -380,11 +369,10 @@ pub async fn reads_channel(conn: &mut Conn, user: UserId, channel: ChannelId) ->
         #[diesel(sql_type = Bool)]
         reads: bool,
     }
-    let record: Record =
-        sql("SELECT EXISTS (SELECT 1 FROM channel_readers WHERE channel_id = $1 AND user_id = $2) AS reads")
-            .bind::<SqlUuid, _>(channel.0)
-            .bind::<SqlUuid, _>(user.0)
-            .get_result(conn)
-            .await?;
+    let record: Record = sql("SELECT EXISTS (SELECT 1 FROM channel_readers WHERE channel_id = $1 AND user_id = $2) AS reads")
+        .bind::<SqlUuid, _>(channel.0)
+        .bind::<SqlUuid, _>(user.0)
+        .get_result(conn)
+        .await?;
     Ok(record.reads)
 }

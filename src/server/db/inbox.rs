@@ -73,10 +73,8 @@ pub async fn page(conn: &mut Conn, device: DeviceAddr, after: u64, limit: i64) -
         #[diesel(sql_type = Timestamptz)]
         created_at: DateTime<Utc>,
     }
-    let records: Vec<Record> = sql(
-        "SELECT inbox_seq, from_user, from_device, ciphertext, nonce, created_at FROM inbox
-          WHERE user_id = $1 AND device_id = $2 AND inbox_seq > $3 ORDER BY inbox_seq LIMIT $4",
-    )
+    let records: Vec<Record> = sql("SELECT inbox_seq, from_user, from_device, ciphertext, nonce, created_at FROM inbox
+          WHERE user_id = $1 AND device_id = $2 AND inbox_seq > $3 ORDER BY inbox_seq LIMIT $4")
     .bind::<SqlUuid, _>(device.user_id.0)
     .bind::<Integer, _>(device.device_id.cast_signed())
     .bind::<BigInt, _>(i64::try_from(after).unwrap_or(i64::MAX))
@@ -120,14 +118,13 @@ pub async fn moved(conn: &mut Conn, devices: &[(DeviceAddr, u64)]) -> QueryResul
         #[diesel(sql_type = Integer)]
         device_id: i32,
     }
-    let records: Vec<Record> = sql(
-        "SELECT d.user_id, d.device_id FROM unnest($1::uuid[], $2::integer[], $3::bigint[]) AS k (user_id, device_id, seen)
-           JOIN devices d USING (user_id, device_id) WHERE d.inbox_head > k.seen",
-    )
-    .bind::<Array<SqlUuid>, _>(devices.iter().map(|(device, _)| device.user_id.0).collect::<Vec<_>>())
-    .bind::<Array<Integer>, _>(devices.iter().map(|(device, _)| device.device_id.cast_signed()).collect::<Vec<_>>())
-    .bind::<Array<BigInt>, _>(devices.iter().map(|(_, seen)| seen.cast_signed()).collect::<Vec<_>>())
-    .load(conn)
-    .await?;
+    let records: Vec<Record> =
+        sql("SELECT d.user_id, d.device_id FROM unnest($1::uuid[], $2::integer[], $3::bigint[]) AS k (user_id, device_id, seen)
+           JOIN devices d USING (user_id, device_id) WHERE d.inbox_head > k.seen")
+        .bind::<Array<SqlUuid>, _>(devices.iter().map(|(device, _)| device.user_id.0).collect::<Vec<_>>())
+        .bind::<Array<Integer>, _>(devices.iter().map(|(device, _)| device.device_id.cast_signed()).collect::<Vec<_>>())
+        .bind::<Array<BigInt>, _>(devices.iter().map(|(_, seen)| seen.cast_signed()).collect::<Vec<_>>())
+        .load(conn)
+        .await?;
     Ok(records.into_iter().map(|r| DeviceAddr::new(UserId(r.user_id), r.device_id.cast_unsigned())).collect())
 }

@@ -343,8 +343,7 @@ pub async fn unread(conn: &mut Conn, user: UserId) -> QueryResult<Vec<Unread>> {
         #[diesel(sql_type = BigInt)]
         unread: i64,
     }
-    let records: Vec<Record> = sql(
-        "SELECT r.channel_id, h.head_seq, r.read_seq, n.unread
+    let records: Vec<Record> = sql("SELECT r.channel_id, h.head_seq, r.read_seq, n.unread
            FROM (SELECT r.channel_id, r.joined_seq, coalesce(s.read_seq, 0) AS read_seq FROM channel_readers r
                    LEFT JOIN channel_states s ON s.channel_id = r.channel_id AND s.user_id = r.user_id WHERE r.user_id = $1) r
            JOIN channel_heads h USING (channel_id)
@@ -354,8 +353,7 @@ pub async fn unread(conn: &mut Conn, user: UserId) -> QueryResult<Vec<Unread>> {
                    AND m.sender_id IS DISTINCT FROM $1
                    AND m.seq > CASE WHEN r.read_seq > 0 THEN r.read_seq
                                     ELSE channel_start_seq(r.channel_id, h.head_seq, r.joined_seq, NULL) END
-                 LIMIT 1000) counted) n",
-    )
+                 LIMIT 1000) counted) n")
     .bind::<SqlUuid, _>(user.0)
     .load(conn)
     .await?;
@@ -378,12 +376,10 @@ pub async fn mark_read(conn: &mut Conn, channel: ChannelId, user: UserId, seq: u
         #[diesel(sql_type = BigInt)]
         read_seq: i64,
     }
-    let moved: Vec<Marker> = sql(
-        "INSERT INTO channel_states AS s (channel_id, user_id, read_seq)
+    let moved: Vec<Marker> = sql("INSERT INTO channel_states AS s (channel_id, user_id, read_seq)
          SELECT channel_id, $2, least($3, head_seq) FROM channel_heads WHERE channel_id = $1 AND least($3, head_seq) > 0
          ON CONFLICT (channel_id, user_id) DO UPDATE SET read_seq = EXCLUDED.read_seq WHERE s.read_seq < EXCLUDED.read_seq
-         RETURNING read_seq",
-    )
+         RETURNING read_seq")
     .bind::<SqlUuid, _>(channel.0)
     .bind::<SqlUuid, _>(user.0)
     .bind::<BigInt, _>(i64::try_from(seq).unwrap_or(i64::MAX))
