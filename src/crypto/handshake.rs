@@ -101,7 +101,7 @@ pub fn respond(
         return Err(Error::UnverifiedDevice);
     }
     let ephemeral_hash = kdf::hash(&[first.ephemeral.as_bytes()]);
-    keys.check_new(&ephemeral_hash)?;
+    keys.check_new(&ephemeral_hash, certificate.addr())?;
     if max_generation > 0 && first.generation > max_generation.saturating_add(MAX_GENERATION_JUMP) {
         return Err(Error::Rejected);
     }
@@ -132,8 +132,14 @@ pub fn respond(
     let root = root_key(&transcript_hash, &agreed, with_one_time.as_ref(), &shared);
     let session = Session::new(binding, Ratchet::responder(root, Arc::clone(signed)), None, now);
     let (session, plain) = session.decrypt(wire_nonce, frame, now)?;
-    let consumed =
-        Consumed { ephemeral_hash, spk_id: first.spk_id, opk_id: first.opk_id, kem_kind: first.kem_kind, kem_id: first.kem_id };
+    let consumed = Consumed {
+        ephemeral_hash,
+        sender: certificate.addr(),
+        spk_id: first.spk_id,
+        opk_id: first.opk_id,
+        kem_kind: first.kem_kind,
+        kem_id: first.kem_id,
+    };
     Ok((session, plain, consumed))
 }
 

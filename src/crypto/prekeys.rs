@@ -14,7 +14,7 @@ use super::bundle::{DAY, KemPrekey, OneTimePrekey, SignedPrekey};
 use super::dh::DhKeyPair;
 use super::error::Error;
 use super::frame::KemKind;
-use super::identity::LocalDevice;
+use super::identity::{Addr, LocalDevice};
 use super::kem;
 use super::secret::Secret;
 use super::wire::{Reader, Writer};
@@ -31,10 +31,14 @@ pub const ONE_TIME: Stock = Stock { full: 100, refill_below: 30 };
 pub const KEM_ONCE: Stock = Stock { full: 50, refill_below: 15 };
 /// Accepted handshakes remembered; they expire with the prekeys that they used.
 const MAX_ACCEPTED: usize = 20_000;
-/// Secrets of one kind; far above what a device with a working server has.
+/// Of them, from one device: nobody uses up the room of all others. An honest device makes one in an hour at most (10.5).
+const MAX_ACCEPTED_OF_ONE: usize = 1_000;
+/// Secrets of one kind. Above it those go first that the server gave out longest ago: who fetches bundles without end must
+/// not keep this device from publishing new ones (R10).
 const MAX_SECRETS: usize = 1_000;
 
-const RECORD: u8 = 1;
+/// Version 2 knows who sent an accepted handshake.
+const RECORD: u8 = 2;
 
 /// How many prekeys of one kind the server should hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +85,8 @@ struct LastIds {
 /// The lasting prekeys of an accepted handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Used {
+    /// Who sent it; unknown in records of version 1.
+    by: Option<Addr>,
     signed: u32,
     /// The last-resort ML-KEM prekey, if it was one.
     kem_last: Option<u32>,
@@ -90,6 +96,7 @@ struct Used {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Consumed {
     pub(super) ephemeral_hash: [u8; 32],
+    pub(super) sender: Addr,
     pub(super) spk_id: u32,
     pub(super) opk_id: Option<u32>,
     pub(super) kem_kind: KemKind,
@@ -127,9 +134,9 @@ impl PrekeySecrets {
     /// `count` new one-time prekeys. Draws one OPK secret each.
     ///
     /// # Errors
-    /// `Limit` when there would be more secrets than any server asks for.
+    /// `Limit` when that many have no room beside those that the server still holds.
     pub fn add_one_time<R: CryptoRng + ?Sized>(&mut self, count: u32, rng: &mut R) -> Result<Vec<OneTimePrekey>, Error> {
-        check_room(self.one_time.len(), count)?;
+        make_room(&mut self.one_time, count)?;
         (0..count)
             .map(|_| {
                 let id = next_id(self.last_ids.one_time)?;
@@ -153,7 +160,7 @@ impl PrekeySecrets {
         now: Time,
         rng: &mut R,
     ) -> Result<Vec<KemPrekey>, Error> {
-        check_room(self.kem_once.len(), count)?;
+        make_room(&mut self.kem_once, count)?;
         (0..count)
             .map(|_| {
                 let id = next_id(self.last_ids.kem_once)?;
@@ -196,7 +203,8 @@ impl PrekeySecrets {
             }
             KemKind::Last => Some(consumed.kem_id),
         };
-        self.accepted.insert(consumed.ephemeral_hash, Used { signed: consumed.spk_id, kem_last });
+        let used = Used { by: Some(consumed.sender), signed: consumed.spk_id, kem_last };
+        self.accepted.insert(consumed.ephemeral_hash, used);
     }
 
     pub(super) fn signed(&self, id: u32) -> Option<&Arc<DhKeyPair>> {
@@ -215,11 +223,12 @@ impl PrekeySecrets {
         kept.map(|kept| &*kept.secret)
     }
 
-    /// Whether a handshake with this H(EK) was accepted, or no more can be remembered.
-    pub(super) fn check_new(&self, ephemeral_hash: &[u8; 32]) -> Result<(), Error> {
+    /// Whether a handshake with this H(EK) was accepted, or no more can be remembered of this sender or at all.
+    pub(super) fn check_new(&self, ephemeral_hash: &[u8; 32], sender: Addr) -> Result<(), Error> {
+        let of_sender = || self.accepted.values().filter(|used| used.by == Some(sender)).count();
         if self.accepted.contains_key(ephemeral_hash) {
             Err(Error::Replay)
-        } else if self.accepted.len() >= MAX_ACCEPTED {
+        } else if self.accepted.len() >= MAX_ACCEPTED || of_sender() >= MAX_ACCEPTED_OF_ONE {
             Err(Error::Limit)
         } else {
             Ok(())
@@ -231,7 +240,7 @@ impl PrekeySecrets {
         let Self { signed, one_time, kem_once, kem_last, accepted, last_ids } = self;
         let pairs = (signed.len() + one_time.len()) * (4 + 32 + 8 + 9);
         let seeds = (kem_once.len() + kem_last.len()) * (4 + 64 + 8 + 9);
-        let mut writer = Writer::with_capacity(64 + pairs + seeds + accepted.len() * 41);
+        let mut writer = Writer::with_capacity(64 + pairs + seeds + accepted.len() * (32 + 21 + 4 + 5));
         writer.u8(RECORD).u32(last_ids.signed).u32(last_ids.one_time).u32(last_ids.kem_once).u32(last_ids.kem_last);
         for map in [signed, one_time] {
             write_all(&mut writer, map, |pair| pair.expose_secret());
@@ -241,7 +250,10 @@ impl PrekeySecrets {
         }
         writer.count(accepted.len());
         for (hash, used) in accepted {
-            writer.bytes(hash).u32(used.signed).option(used.kem_last, |writer, id| {
+            writer.bytes(hash).option(used.by, |writer, addr| {
+                writer.bytes(&addr.to_bytes());
+            });
+            writer.u32(used.signed).option(used.kem_last, |writer, id| {
                 writer.u32(id);
             });
         }
@@ -252,7 +264,8 @@ impl PrekeySecrets {
     /// `Unsupported` for a record of a newer release, `Malformed` for one that is broken.
     pub fn from_record(record: &[u8]) -> Result<Self, Error> {
         let mut reader = Reader::new(record);
-        if reader.u8()? != RECORD {
+        let version = reader.u8()?;
+        if !(1..=RECORD).contains(&version) {
             return Err(Error::Unsupported);
         }
         let last_ids =
@@ -263,7 +276,8 @@ impl PrekeySecrets {
         let mut accepted = BTreeMap::new();
         for _ in 0..reader.u32()? {
             let hash = *reader.array()?;
-            accepted.insert(hash, Used { signed: reader.u32()?, kem_last: reader.option(Reader::u32)? });
+            let by = if version == 1 { None } else { reader.option(Addr::read)? };
+            accepted.insert(hash, Used { by, signed: reader.u32()?, kem_last: reader.option(Reader::u32)? });
         }
         reader.end()?;
         Ok(Self { signed, one_time, kem_once, kem_last, accepted, last_ids })
@@ -308,9 +322,16 @@ fn next_id(last: u32) -> Result<u32, Error> {
     last.checked_add(1).ok_or(Error::Limit)
 }
 
-fn check_room(have: usize, more: u32) -> Result<(), Error> {
-    let total = have.saturating_add(usize::try_from(more).unwrap_or(usize::MAX));
-    if total > MAX_SECRETS { Err(Error::Limit) } else { Ok(()) }
+/// Room for `more`: above the bound, what the server gave out goes, the oldest first.
+fn make_room<T>(map: &mut BTreeMap<u32, Kept<T>>, more: u32) -> Result<(), Error> {
+    let total = map.len().saturating_add(usize::try_from(more).unwrap_or(usize::MAX));
+    let surplus = total.saturating_sub(MAX_SECRETS);
+    let gone: Vec<u32> = map.iter().filter(|(_, kept)| kept.since.is_some()).map(|(id, _)| *id).take(surplus).collect();
+    if gone.len() < surplus {
+        return Err(Error::Limit);
+    }
+    gone.iter().for_each(|id| drop(map.remove(id)));
+    Ok(())
 }
 
 fn leave_all_but_newest<T>(map: &mut BTreeMap<u32, Kept<T>>, newest: u32, now: Time) {
@@ -358,6 +379,8 @@ mod tests {
     use super::*;
     use crate::crypto::testing::TestRng;
 
+    const SENDER: Addr = Addr::new([2; 16], 1);
+
     fn device() -> (LocalDevice, TestRng) {
         let mut rng = TestRng::new(4);
         (LocalDevice::first([1; 16], 0, &mut rng).unwrap().0, rng)
@@ -370,18 +393,24 @@ mod tests {
         assert!(keys.rotation_due(0));
         let (signed, kem) = keys.rotate(&me, 0, &mut rng).unwrap();
         assert!(!keys.rotation_due(ROTATION - 1) && keys.rotation_due(ROTATION));
-        let consumed =
-            Consumed { ephemeral_hash: [5; 32], spk_id: signed.id, opk_id: None, kem_kind: KemKind::Last, kem_id: kem.id };
+        let consumed = Consumed {
+            ephemeral_hash: [5; 32],
+            sender: SENDER,
+            spk_id: signed.id,
+            opk_id: None,
+            kem_kind: KemKind::Last,
+            kem_id: kem.id,
+        };
         keys.consume(&consumed);
         let (newer, _) = keys.rotate(&me, ROTATION, &mut rng).unwrap();
         assert_eq!(newer.id, signed.id + 1);
         keys.expire(ROTATION + KEPT_REPLACED - 1);
         assert!(keys.signed(signed.id).is_some() && keys.kem(KemKind::Last, kem.id).is_some());
-        assert_eq!(keys.check_new(&[5; 32]), Err(Error::Replay));
+        assert_eq!(keys.check_new(&[5; 32], SENDER), Err(Error::Replay));
         keys.expire(ROTATION + KEPT_REPLACED);
         assert!(keys.signed(signed.id).is_none() && keys.kem(KemKind::Last, kem.id).is_none());
         assert!(keys.signed(newer.id).is_some());
-        assert_eq!(keys.check_new(&[5; 32]), Ok(()));
+        assert_eq!(keys.check_new(&[5; 32], SENDER), Ok(()));
     }
 
     #[test]
@@ -397,7 +426,14 @@ mod tests {
         assert!(ids.iter().all(|id| keys.one_time(*id).is_some()));
         keys.expire(DAY + KEPT_GONE);
         assert!(keys.one_time(1).is_none() && keys.one_time(2).is_none() && keys.one_time(3).is_some());
-        let consumed = Consumed { ephemeral_hash: [5; 32], spk_id: 1, opk_id: Some(3), kem_kind: KemKind::Once, kem_id: kem.id };
+        let consumed = Consumed {
+            ephemeral_hash: [5; 32],
+            sender: SENDER,
+            spk_id: 1,
+            opk_id: Some(3),
+            kem_kind: KemKind::Once,
+            kem_id: kem.id,
+        };
         keys.consume(&consumed);
         assert!(keys.one_time(3).is_none() && keys.kem(KemKind::Once, kem.id).is_none());
         assert_eq!(keys.add_one_time(1, &mut rng).unwrap()[0].id, 4, "ids are not reused");
@@ -411,6 +447,39 @@ mod tests {
     }
 
     #[test]
+    fn who_empties_the_stock_cannot_keep_it_empty() {
+        let (me, mut rng) = device();
+        let mut keys = PrekeySecrets::default();
+        for round in 0..12 {
+            keys.add_one_time(100, &mut rng).unwrap();
+            keys.server_holds(0, 0, round);
+        }
+        assert_eq!(keys.one_time.len(), MAX_SECRETS);
+        assert!(keys.one_time(200).is_none() && keys.one_time(201).is_some() && keys.one_time(1_200).is_some());
+        let mut keys = PrekeySecrets::default();
+        for _ in 0..10 {
+            keys.add_kem(&me, 1, 0, &mut rng).unwrap();
+        }
+        assert_eq!(keys.add_kem(&me, 991, 0, &mut rng), Err(Error::Limit), "what the server holds stays");
+        assert_eq!(keys.kem_once.len(), 10);
+    }
+
+    #[test]
+    fn handshakes_of_one_device_leave_room_for_those_of_others() {
+        let mut keys = PrekeySecrets::default();
+        for n in 0..MAX_ACCEPTED_OF_ONE as u32 {
+            let mut ephemeral_hash = [0; 32];
+            ephemeral_hash[..4].copy_from_slice(&n.to_be_bytes());
+            assert_eq!(keys.check_new(&ephemeral_hash, SENDER), Ok(()));
+            let (opk_id, kem_kind, kem_id) = (None, KemKind::Last, 1);
+            keys.consume(&Consumed { ephemeral_hash, sender: SENDER, spk_id: 1, opk_id, kem_kind, kem_id });
+        }
+        assert_eq!(keys.check_new(&[9; 32], SENDER), Err(Error::Limit));
+        assert_eq!(keys.check_new(&[0; 32], SENDER), Err(Error::Replay));
+        assert_eq!(keys.check_new(&[9; 32], Addr::new([2; 16], 2)), Ok(()));
+    }
+
+    #[test]
     fn secrets_are_restored_from_their_record_and_not_printed() {
         let (me, mut rng) = device();
         let mut keys = PrekeySecrets::default();
@@ -418,7 +487,8 @@ mod tests {
         keys.add_one_time(2, &mut rng).unwrap();
         keys.add_kem(&me, 1, 7, &mut rng).unwrap();
         keys.server_holds(1, 0, 9);
-        let consumed = Consumed { ephemeral_hash: [5; 32], spk_id: 1, opk_id: None, kem_kind: KemKind::Last, kem_id: 1 };
+        let consumed =
+            Consumed { ephemeral_hash: [5; 32], sender: SENDER, spk_id: 1, opk_id: None, kem_kind: KemKind::Last, kem_id: 1 };
         keys.consume(&consumed);
         let record = keys.to_record();
         let again = PrekeySecrets::from_record(&record).unwrap();
