@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::thread;
+use std::time::Duration;
 
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
@@ -20,6 +21,8 @@ use crate::protocol::ids::ChannelId;
 pub const QUEUE: usize = 1024;
 /// Inputs that share a transaction: enough to make a sync cheap, few enough to keep a key press fast.
 const BATCH: usize = 64;
+/// When nothing came for so long, what was deleted is wiped off the disk.
+const TIDY_AFTER: Duration = Duration::from_secs(1);
 /// In [`Table::Driver`].
 const SESSION_KEY: &[u8] = b"session";
 
@@ -89,10 +92,24 @@ pub fn start(
 }
 
 fn run(store: &mut dyn Store, mut tasks: mpsc::Receiver<Task>, outputs: &mpsc::Sender<Output>) -> Result<(), StoreError> {
+    let idle = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map_err(|error| StoreError::Io(format!("cannot wait: {error}")))?;
     let mut engine = Engine::open(store)?;
     let mut batch = Vec::with_capacity(BATCH);
     loop {
-        if tasks.blocking_recv_many(&mut batch, BATCH) == 0 {
+        let received = if store.is_untidy() {
+            let wait = async { tokio::time::timeout(TIDY_AFTER, tasks.recv_many(&mut batch, BATCH)).await };
+            let Ok(received) = idle.block_on(wait) else {
+                store.tidy()?;
+                continue;
+            };
+            received
+        } else {
+            tasks.blocking_recv_many(&mut batch, BATCH)
+        };
+        if received == 0 {
             return Ok(());
         }
         let mut after = Vec::new();

@@ -114,6 +114,13 @@ tables! {
     Evidence = "evidence",
 }
 
+impl Table {
+    /// Whether its records are keys that step forward: what a record was before must not stay readable on the disk.
+    pub const fn holds_keys(self) -> bool {
+        matches!(self, Self::Account | Self::Sessions | Self::OwnChains | Self::PeerChains | Self::HeldKeys)
+    }
+}
+
 /// Where a message stands in its channel: by `seq`, then by `sub`.
 ///
 /// A committed row has its own seq and `sub` 0. A local line (a warning, a new device) follows the row that was newest
@@ -257,6 +264,19 @@ pub trait Store {
     /// # Errors
     /// As [`Store::save`].
     fn begin(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Whether something that was deleted or replaced may still stand on the disk.
+    fn is_untidy(&self) -> bool {
+        false
+    }
+
+    /// Wipes it off the disk. Worth a sync or two: for a moment in which nothing else is to do.
+    ///
+    /// # Errors
+    /// As [`Store::save`].
+    fn tidy(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
 

@@ -355,6 +355,7 @@ impl Store for SqliteStore {
                 let at = records::table.find((table.name(), key.as_slice()));
                 match value {
                     Some(value) => {
+                        erased |= table.holds_keys();
                         let sealed = store_key.seal(table.name(), &key, SCHEMA, &value, rng).map_err(|_| SaveError::Sealing)?;
                         diesel::replace_into(records::table)
                             .values((
@@ -369,7 +370,7 @@ impl Store for SqliteStore {
             }
             for ((channel_id, key), message) in changes.messages {
                 match message {
-                    Some(message) => put_message(connection, store_key, rng, &message)?,
+                    Some(message) => erased |= put_message(connection, store_key, rng, &message)?,
                     None => erased |= delete_message(connection, channel_id, key)?,
                 }
             }
@@ -377,6 +378,14 @@ impl Store for SqliteStore {
         })?;
         self.uncheckpointed |= erased;
         if self.in_batch { Ok(()) } else { self.checkpoint_if_due() }
+    }
+
+    fn is_untidy(&self) -> bool {
+        self.uncheckpointed
+    }
+
+    fn tidy(&mut self) -> Result<(), StoreError> {
+        if self.uncheckpointed { self.checkpoint() } else { Ok(()) }
     }
 
     fn begin(&mut self) -> Result<(), StoreError> {
@@ -414,12 +423,13 @@ fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), OpenErr
     Ok(())
 }
 
+/// Whether words that stood there before were erased.
 fn put_message(
     connection: &mut SqliteConnection,
     store_key: &StoreKey,
     rng: &mut UnwrapErr<SysRng>,
     message: &StoredMessage,
-) -> Result<(), SaveError> {
+) -> Result<bool, SaveError> {
     let (channel, author, id) = (message.channel_id.as_bytes(), message.key.author.as_bytes(), message.key.id.as_bytes());
     let body = join_body(message);
     let sealed =
@@ -446,15 +456,16 @@ fn put_message(
     let indexed: Option<String> = words::table.find(row).select(words::text).first(connection).optional()?;
     // Most changes of a message are its delivery state and reactions: its words stay.
     if indexed.as_ref() == text.as_deref() {
-        return Ok(());
+        return Ok(false);
     }
-    if indexed.is_some() {
+    let erased = indexed.is_some();
+    if erased {
         diesel::delete(words::table.find(row)).execute(connection)?;
     }
     if let Some(text) = text {
         diesel::insert_into(words::table).values((words::rowid.eq(row), words::text.eq(text.as_str()))).execute(connection)?;
     }
-    Ok(())
+    Ok(erased)
 }
 
 fn delete_message(connection: &mut SqliteConnection, channel_id: ChannelId, key: MessageRef) -> Result<bool, SaveError> {

@@ -221,3 +221,38 @@ fn a_batch_is_read_at_once_and_survives_only_as_a_whole() {
     let store = SqliteStore::open(&path, key(KEY)).unwrap();
     assert_eq!(store.get(Table::Account, b"a").unwrap().unwrap().as_slice(), b"three");
 }
+
+#[test]
+fn keys_that_stepped_forward_and_words_that_were_replaced_leave_the_log_of_writes() {
+    let Temporary { mut store, dir } = make();
+    let log = dir.path().join("store.db-wal");
+    let message = |text: Option<&str>| StoredMessage {
+        channel_id: ChannelId::from_bytes([1; 16]),
+        key: MessageRef { author: UserId::from_bytes([2; 16]), id: MessageId::from_bytes([3; 16]) },
+        position: Position::row(1),
+        thread_root: None,
+        text: text.map(|text| Zeroizing::new(text.to_owned())),
+        value: Zeroizing::new(b"body".to_vec()),
+    };
+    type Step<'a> = &'a dyn Fn(&mut Changes);
+    let steps: [(Step<'_>, bool); 6] = [
+        (&|changes| changes.put(Table::Sessions, *b"s", *b"first"), true),
+        (&|changes| changes.put(Table::Sessions, *b"s", *b"second"), true),
+        (&|changes| changes.put(Table::Users, *b"u", *b"a name"), false),
+        (&|changes| changes.put_message(message(Some("words"))), false),
+        (&|changes| changes.put_message(message(Some("words"))), false),
+        (&|changes| changes.put_message(message(None)), true),
+    ];
+    for (n, (step, untidy)) in steps.into_iter().enumerate() {
+        // As right after another checkpoint: this one has to wait for its turn.
+        store.checkpointed_at = Instant::now();
+        let mut changes = Changes::default();
+        step(&mut changes);
+        store.save(changes).unwrap();
+        assert_eq!(store.is_untidy(), untidy, "step {n}");
+        assert!(fs::metadata(&log).unwrap().len() > 0, "step {n}");
+        store.tidy().unwrap();
+        assert_eq!(fs::metadata(&log).unwrap().len() == 0, untidy, "step {n}");
+        assert!(!store.is_untidy());
+    }
+}
