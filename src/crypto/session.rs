@@ -216,6 +216,18 @@ impl Session {
         self.ratchet.skipped_len()
     }
 
+    /// Whether keys of messages that did not come have outlived their use.
+    pub fn has_expired(&self, now: Time) -> bool {
+        self.ratchet.has_expired(now)
+    }
+
+    /// Without such keys. An idle session opens nothing, so it drops nothing by itself.
+    #[must_use]
+    pub fn expire(mut self, now: Time) -> Self {
+        self.ratchet.expire(now);
+        self
+    }
+
     /// May be sent on (10.2).
     pub const fn is_live(&self, now: Time) -> bool {
         let given_up = self.is_unacked() && now.saturating_sub(self.created) > UNACKED_USE;

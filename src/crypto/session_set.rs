@@ -129,12 +129,18 @@ impl SessionSet {
         Self { sessions: sessions.collect(), ..self.clone() }
     }
 
-    /// Deletes sessions that are not active and have been idle for 30 days.
+    /// Deletes sessions that are not active and have been idle for 30 days, and skipped keys after 14 days.
     #[must_use]
     pub fn prune(&self, now: Time) -> Self {
         let active = self.active(now).map(|session| *session.id());
-        let stays = |session: &&Session| Some(*session.id()) == active || now.saturating_sub(session.last_active()) < IDLE;
-        Self { sessions: self.sessions.iter().filter(stays).cloned().collect(), ..self.clone() }
+        let stay = self.sessions.iter().filter(|session| !is_idle(session, active, now)).cloned();
+        Self { sessions: stay.map(|session| session.expire(now)).collect(), ..self.clone() }
+    }
+
+    /// Whether [`prune`](Self::prune) has something to do.
+    pub fn prune_due(&self, now: Time) -> bool {
+        let active = self.active(now).map(|session| *session.id());
+        self.sessions.iter().any(|session| is_idle(session, active, now) || session.has_expired(now))
     }
 
     /// Whether this side starts a new handshake now, to heal against an adversary with a quantum computer.
@@ -185,6 +191,10 @@ impl SessionSet {
         }
         set
     }
+}
+
+fn is_idle(session: &Session, active: Option<SessionId>, now: Time) -> bool {
+    Some(*session.id()) != active && now.saturating_sub(session.last_active()) >= IDLE
 }
 
 /// The order among sessions, the same on both sides.

@@ -2,7 +2,8 @@
 //! been valid there; an admin's anchor with its hash lets the log go on. Start at [`Log::judge`].
 
 use super::super::error::Error;
-use super::{CertSource, Epoch, Hash, Log, Op};
+use super::rules::authenticate;
+use super::{CertSource, Change, Epoch, Hash, Identity, Log, Op};
 
 /// More evidence than this is not kept: one conflict stops the log already.
 const MAX_CONFLICTS: usize = 8;
@@ -42,6 +43,12 @@ impl Log {
         match op.seq.checked_sub(1) {
             None => Self::start(&self.id, op.as_bytes(), None, certs).map(|_| ()).map_err(|_| Error::Rejected)?,
             Some(before) => {
+                // What a replay would find too, without its work: anybody can write an operation that nobody signed.
+                if self.head(before) != Some(&op.prev) {
+                    return Err(Error::Rejected);
+                }
+                let identity = self.identity_at(&op, before).ok_or(Error::Rejected)?;
+                authenticate(&op, &identity, certs).map_err(|_| Error::Rejected)?;
                 let count = usize::try_from(op.seq).map_err(|_| Error::Gap)?;
                 let earlier = Self::replay(&self.id, ops.into_iter().take(count))?;
                 if Some(&earlier.newest_head()) != self.head(before) {
@@ -51,6 +58,15 @@ impl Log {
             }
         }
         Ok(Conflict { seq: op.seq, head: op.head, op: op.as_bytes().to_vec() })
+    }
+
+    /// The UIK under which the actor of an operation after `epoch` speaks.
+    fn identity_at(&self, op: &Op, epoch: Epoch) -> Option<Identity> {
+        match op.change {
+            Change::Create { .. } => None,
+            Change::Join { identity, .. } => Some(identity),
+            _ => self.member_at(&op.actor.user_id, epoch).map(|member| member.identity),
+        }
     }
 
     /// Stops the log: no sending, reading with a warning, until an admin discards the other operation.

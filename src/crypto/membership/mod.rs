@@ -205,6 +205,11 @@ impl Log {
         standings.iter().find(|standing| standing.at > epoch && standing.member.is_none()).map(|standing| standing.at)
     }
 
+    /// The highest list_seq with which this user acted: from an older device list nothing is accepted any more (11.3).
+    pub fn list_floor(&self, user: &UserId, identity: &Identity) -> Option<u64> {
+        self.list_floors.get(&(*user, *identity)).copied()
+    }
+
     /// The newest operation that made a member leave. A chain from before it is not sent on (12.1).
     pub fn shrunk_at(&self) -> Option<Epoch> {
         self.shrunk_at

@@ -334,7 +334,7 @@ impl Log {
 }
 
 /// Certificate, list and signature of the actor, and the keys that the operation brings in.
-fn authenticate(op: &Op, identity: &Identity, certs: &impl CertSource) -> Result<(), Error> {
+pub(super) fn authenticate(op: &Op, identity: &Identity, certs: &impl CertSource) -> Result<(), Error> {
     let uik = VerifyKey::import(identity)?;
     let cert = DeviceCert::verify(&certs.cert(&op.cert_hash).ok_or(Error::UnverifiedDevice)?, &uik)?;
     if *cert.hash() != op.cert_hash {

@@ -96,9 +96,7 @@ impl Ratchet {
     /// # Errors
     /// `Replay`, `Undecryptable`, `TooFarAhead` or `LowOrder`. The state is then half-way: drop the clone.
     pub(super) fn receive(&mut self, at: &Position, now: Time) -> Result<Arc<MessageKey>, Error> {
-        if self.skipped.has_expired(now) {
-            Arc::make_mut(&mut self.skipped).drop_expired(now);
-        }
+        self.expire(now);
         if self.skipped.has(at) {
             return Arc::make_mut(&mut self.skipped).take(at).ok_or(Error::Undecryptable);
         }
@@ -162,6 +160,18 @@ impl Ratchet {
         }
         (self.receiving, self.nr) = (Some(chain), n);
         Ok(())
+    }
+
+    /// Whether a stored key has outlived its use.
+    pub(super) fn has_expired(&self, now: Time) -> bool {
+        self.skipped.has_expired(now)
+    }
+
+    /// Drops stored keys that have outlived their use (7.3, step 1), also where no frame comes any more.
+    pub(super) fn expire(&mut self, now: Time) {
+        if self.skipped.has_expired(now) {
+            Arc::make_mut(&mut self.skipped).drop_expired(now);
+        }
     }
 
     /// Stored keys of messages that have not arrived.

@@ -146,7 +146,7 @@ impl PeerChain {
         }
 
         let mut next = self.clone();
-        next.skipped.retain(|_, skipped| arrival.now.saturating_sub(skipped.stored) < KEEP_MS);
+        next.expire(arrival.now);
         let key = next.take_key(frame.iteration, arrival.now)?;
         let ad = associated_data(head, &self.identity, frame.header, frame.commit);
         let padded = message_keys(&key, wire_nonce).open(frame.commit, &ad, frame.sealed)?;
@@ -154,6 +154,13 @@ impl PeerChain {
         let via = Via::Channel { from: user, channel_id: self.channel_id };
         let accepted = accept(Content::from_bytes(&bytes)?, via)?;
         Ok((next, Plain { accepted, bytes, epoch: frame.epoch, late }))
+    }
+
+    /// Drops the keys of messages that did not come within 14 days; whether there were any.
+    pub fn expire(&mut self, now: Time) -> bool {
+        let before = self.skipped.len();
+        self.skipped.retain(|_, skipped| now.saturating_sub(skipped.stored) < KEEP_MS);
+        self.skipped.len() < before
     }
 
     pub fn channel_id(&self) -> &[u8; 16] {

@@ -452,6 +452,9 @@ fn skipped_keys_live_14_days_and_chains_are_bounded() {
     let open_at = |now| open(&peer, &channel.log, &sealed[0].wire_nonce, &sealed[0].frame, Arrival { now, ..ARRIVAL });
     assert!(open_at(NOW + KEEP_MS - 1).is_ok());
     assert_eq!(open_at(NOW + KEEP_MS).err(), Some(Error::Replay));
+    let mut idle = peer.clone();
+    assert!(!idle.expire(NOW + KEEP_MS - 1) && idle.expire(NOW + KEEP_MS) && !idle.expire(NOW + KEEP_MS));
+    assert_eq!(idle.missing().count(), 0);
 
     assert!(!peer.is_overdue(NOW + OVERDUE_AGE_MS) && peer.is_overdue(NOW + OVERDUE_AGE_MS + 1));
     assert!(claim(&channel, &chain.skdm(&channel.log), OVERDUE_MESSAGES + 1).is_overdue(NOW));

@@ -86,6 +86,21 @@ fn skipped_keys_expire_and_are_bounded() {
 }
 
 #[test]
+fn skipped_keys_of_an_idle_session_expire_too() {
+    let mut pair = Pair::talking();
+    let late = pair.alice.send("late", &mut pair.rng, NOW);
+    pair.alice_says("now", NOW).unwrap();
+    let fourteen_days = NOW + 14 * DAY;
+    assert!(!pair.bob.sessions.prune_due(fourteen_days) && pair.bob.sessions.prune_due(fourteen_days + 1));
+    let kept = pair.bob.sessions.prune(fourteen_days);
+    assert_eq!(kept.sessions()[0].skipped_len(), 1);
+    let pruned = pair.bob.sessions.prune(fourteen_days + 1);
+    assert_eq!(pruned.sessions()[0].skipped_len(), 0);
+    assert!(!pruned.prune_due(fourteen_days + 1));
+    assert_eq!(open(&pruned.sessions()[0], &late, NOW).unwrap_err(), Error::Replay, "whoever steals the state then");
+}
+
+#[test]
 fn nothing_that_holds_secrets_prints_them() {
     let mut pair = Pair::talking();
     pair.alice.send("skipped", &mut pair.rng, NOW);
