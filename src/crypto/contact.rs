@@ -146,11 +146,13 @@ impl Contact {
         Ok(Presented::Pinned { contact, added, removed })
     }
 
-    /// `/trust` after a stop: the newest list under the same identity becomes the pin.
+    /// `/trust` after a stop: the newest list under the same identity becomes the pin. It may be of the other branch, so a device id
+    /// may stand for another device than before: such a one counts as removed and as added.
     ///
     /// # Errors
-    /// `IdentityChanged` for another identity; else as [`first`](Self::first) and [`present`](Self::present).
-    pub fn resume<C: AsRef<[u8]>>(&self, list: &[u8], certificates: &[C]) -> Result<Self, Error> {
+    /// `Rejected` when nothing stopped the contact: lists are [presented](Self::present) then. `IdentityChanged` for another
+    /// identity, `OldSeq` for a list from before the pinned one; else as [`first`](Self::first).
+    pub fn resume<C: AsRef<[u8]>>(&self, list: &[u8], certificates: &[C]) -> Result<Presented, Error> {
         let list = DeviceList::verify(list)?;
         if list.user_id() != self.user_id() {
             return Err(Error::Malformed);
@@ -158,7 +160,17 @@ impl Contact {
         if list.identity() != self.identity() {
             return Err(Error::IdentityChanged);
         }
-        Self { stop: None, ..self.clone() }.adopt(list, certificates)
+        if self.stop.is_none() {
+            return Err(Error::Rejected);
+        }
+        if list.seq() < self.list.seq() {
+            return Err(Error::OldSeq);
+        }
+        let mut contact = Self { stop: None, ..self.clone() };
+        contact.devices.retain(|id, _| list.entry(*id).is_none());
+        let contact = contact.adopt(list, certificates)?;
+        let (added, removed) = (not_in(&contact, self), not_in(self, &contact));
+        Ok(Presented::Pinned { contact, added, removed })
     }
 
     /// `/trust` after an identity change: pin, device ids and list chain start anew, unverified. The caller deletes the
@@ -338,6 +350,14 @@ impl TryFrom<u32> for How {
     }
 }
 
+/// The devices of `contact` that `other` does not know by the same signing key.
+fn not_in(contact: &Contact, other: &Contact) -> Vec<DeviceId> {
+    let known = |cert: &DeviceCert| {
+        other.certificate(cert.addr().device_id).is_some_and(|other| other.signing_key() == cert.signing_key())
+    };
+    contact.certificates().filter(|cert| !known(cert)).map(|cert| cert.addr().device_id).collect()
+}
+
 /// The devices of `list` that `other` does not have.
 fn missing_in(list: &DeviceList, other: &DeviceList) -> Vec<DeviceId> {
     list.entries().iter().map(|entry| entry.device_id).filter(|id| other.entry(*id).is_none()).collect()
@@ -429,13 +449,36 @@ mod tests {
             assert_eq!(stopped.stop(), Some(&evidence));
             assert_eq!(stopped.present(second.as_bytes(), &certs), Err(Error::Equivocation));
             assert_eq!(Contact::from_record(&stopped.to_record()).as_ref(), Ok(&stopped));
-            let resumed = stopped.resume(after_fork.as_bytes(), &certs).unwrap();
+            let Presented::Pinned { contact: resumed, added, removed } = stopped.resume(after_fork.as_bytes(), &certs).unwrap()
+            else {
+                panic!("not pinned")
+            };
             assert_eq!((resumed.list(), resumed.sending()), (&after_fork, Sending::Allowed));
+            assert_eq!((added, removed), (vec![], vec![]));
+            assert_eq!(stopped.resume(account.first.as_bytes(), &certs), Err(Error::OldSeq));
+            assert_eq!(resumed.resume(after_fork.as_bytes(), &certs), Err(Error::Rejected), "it is not stopped");
         }
         // A list that the identity did not sign proves nothing.
         let mut forged = fork.as_bytes().to_vec();
         *forged.last_mut().unwrap() ^= 1;
         assert_eq!(contact.present(&forged, &certs), Err(Error::BadSignature));
+    }
+
+    #[test]
+    fn the_other_branch_may_have_another_device_under_one_id() {
+        let account = Account::new(1);
+        let identity = || SigningKey::from_seed(account.phone.identity_secret().unwrap().expose_seed());
+        let thief = LocalDevice::under(identity(), Addr::new(USER, 2), 2, &mut TestRng::new(9)).unwrap();
+        let stolen = account.sign(&account.first, &[account.phone.certificate(), thief.certificate()], 3);
+        let honest = account.sign(&account.first, &account.both(), 4);
+        let certs = [account.phone.certificate(), account.laptop.certificate(), thief.certificate()].map(DeviceCert::as_bytes);
+        let contact = Contact::first(USER, stolen.as_bytes(), &certs).unwrap();
+        let Presented::Stopped(stopped) = contact.present(honest.as_bytes(), &certs).unwrap() else { panic!("goes on") };
+        let Presented::Pinned { contact, added, removed } = stopped.resume(honest.as_bytes(), &certs).unwrap() else {
+            panic!("not pinned")
+        };
+        assert_eq!((contact.list(), added, removed), (&honest, vec![2], vec![2]));
+        assert!(contact.lists(account.laptop.certificate()) && !contact.lists(thief.certificate()));
     }
 
     #[test]

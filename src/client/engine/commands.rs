@@ -106,7 +106,7 @@ impl Engine {
                 }
             }
             Command::MarkRead { channel_id, seq } => {
-                if self.read_up_to(cx, channel_id, seq)? && self.is_online() {
+                if self.read_here(cx, channel_id, seq)? && self.is_online() {
                     let seq = self.places.state(channel_id).read_seq;
                     cx.send(ClientFrame::MarkRead { channel_id, seq });
                 }
@@ -133,14 +133,14 @@ impl Engine {
             }
             Command::SetTopic { channel_id, topic } => {
                 let body = http::json(&UpdateChannel { topic: Some(topic), ..UpdateChannel::default() });
-                self.run(cx, Errand::Channel { request }, Method::Patch, format!("/channels/{channel_id}"), body);
+                self.run(cx, Errand::Channel { request, with: None }, Method::Patch, format!("/channels/{channel_id}"), body);
                 return Ok(None);
             }
             Command::OpenDm { user_id } => match self.dm_channel(user_id).filter(|id| self.places.channels.contains_key(id)) {
                 Some(channel_id) => Ok(Answer::Channel(channel_id)),
                 None => {
                     let body = http::json(&OpenDm { user_id });
-                    self.run(cx, Errand::Channel { request }, Method::Post, "/dms".into(), body);
+                    self.run(cx, Errand::Channel { request, with: Some(user_id) }, Method::Post, "/dms".into(), body);
                     return Ok(None);
                 }
             },

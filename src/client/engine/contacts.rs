@@ -1,4 +1,4 @@
-//! Whom this client knows by which keys (`crypto.md` 4.3, 10.4, 14): device lists fetched, verified and pinned, changes of
+//! Whom this client knows by which keys (`crypto.md` 4.3, 14): device lists fetched, verified and pinned, changes of
 //! identity, equivocation, and what the user decides about them. What the server says beside it is a hint.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use crate::crypto::Error;
 use crate::crypto::cert::DeviceCert;
 use crate::crypto::contact::{self, Contact, How, Presented, Sending};
 use crate::crypto::content::{Body, OwnState, Verified};
-use crate::crypto::device_list::{DeviceList, ListRef, RefOrder};
+use crate::crypto::device_list::{DeviceList, ListRef};
 use crate::crypto::identity::fingerprint;
 use crate::crypto::kdf;
 use crate::crypto::membership::{CertSource, Hash, Identity};
@@ -29,7 +29,7 @@ use super::{Cx, Engine};
 /// Users of one request.
 const USERS_AT_ONCE: usize = 100;
 /// People whose lists are wanted at once.
-const WANTED_MAX: usize = 5_000;
+pub(super) const WANTED_MAX: usize = 5_000;
 
 /// Which device lists have to be fetched.
 #[derive(Debug, Default)]
@@ -45,6 +45,8 @@ pub(super) struct Lists {
     old_asked: bool,
     /// Users of whom another identity was named: all their lists are wanted, not the newer ones.
     anew: BTreeSet<UserId>,
+    /// The newest list of somebody that a message named and the server has not shown, and whether that was told.
+    pub named: BTreeMap<UserId, (u64, bool)>,
 }
 
 pub(super) fn open(store: &dyn Store) -> Result<(BTreeMap<UserId, Contact>, Lists), StoreError> {
@@ -76,7 +78,7 @@ impl CertSource for StoredCerts<'_, '_> {
     }
 }
 
-fn list_key(user: &[u8; 16], identity: &[u8; 32], seq: u64) -> Vec<u8> {
+pub(super) fn list_key(user: &[u8; 16], identity: &[u8; 32], seq: u64) -> Vec<u8> {
     key(&[user, identity, &seq.to_be_bytes()])
 }
 
@@ -207,7 +209,7 @@ impl Engine {
                 self.timers.back_off(cx.now, failure.retry_after_ms());
                 return Ok(());
             }
-            Ok(devices) => self.keep_lists(cx, user_id, &devices),
+            Ok(devices) => self.keep_lists(cx, user_id, &devices)?,
             Err(_) => {}
         }
         self.lists.old.remove(&(user_id, identity));
@@ -221,31 +223,33 @@ impl Engine {
         if self.lists.stale.remove(&user_id) {
             cx.db.delete(Table::StaleLists, user_id.as_bytes());
         }
+        self.report_hidden(cx, user_id);
         self.retry_logs(cx)?;
         self.retry_held_of(cx, user_id)
     }
 
-    /// Keeps signed objects for the membership logs: only what is signed and about this user.
-    fn keep_lists(&mut self, cx: &mut Cx<'_>, user_id: UserId, devices: &UserDevices) {
+    /// Keeps signed objects for the membership logs: only what is signed and about this user, and of two lists with one seq the
+    /// first, unless the other one is pinned.
+    fn keep_lists(&mut self, cx: &mut Cx<'_>, user_id: UserId, devices: &UserDevices) -> Result<(), StoreError> {
         for list in &devices.lists {
             if let Ok(list) = DeviceList::verify(&list.0)
                 && list.user_id() == *user_id.as_bytes()
             {
-                cx.db.put(
-                    Table::DeviceLists,
-                    list_key(user_id.as_bytes(), list.identity().as_bytes(), list.seq()),
-                    list.as_bytes(),
-                );
+                let at = list_key(user_id.as_bytes(), list.identity().as_bytes(), list.seq());
+                if !cx.db.has(Table::DeviceLists, &at)? {
+                    cx.db.put(Table::DeviceLists, at, list.as_bytes());
+                }
             }
         }
         for cert in devices.certificates.iter().filter(|cert| cert.len() == DeviceCert::LEN) {
             cx.db.put(Table::Certificates, kdf::hash(&[&cert.0]), cert.0.clone());
         }
+        Ok(())
     }
 
     /// Presents what the server serves for a user, oldest first.
     pub(super) fn apply_lists(&mut self, cx: &mut Cx<'_>, user_id: UserId, devices: &UserDevices) -> Result<(), StoreError> {
-        self.keep_lists(cx, user_id, devices);
+        self.keep_lists(cx, user_id, devices)?;
         let certs: Vec<&[u8]> = devices.certificates.iter().map(|cert| cert.0.as_slice()).collect();
         let Some(newest) = devices.lists.last() else {
             let pinned = self.contacts.get(&user_id).map(|contact| contact.identity().as_bytes().as_slice());
@@ -267,11 +271,7 @@ impl Engine {
                 }
             }
         } else {
-            for list in &devices.lists {
-                if !self.present(cx, user_id, &list.0, &certs)? {
-                    break;
-                }
-            }
+            self.present_all(cx, user_id, devices)?;
             let pinned = self.contacts.get(&user_id).map_or(0, |contact| contact.list().seq());
             let progress = devices.lists.len() >= 200 && pinned < devices.head_seq;
             if progress && self.contacts.get(&user_id).is_some_and(|contact| contact.sending() == Sending::Allowed) {
@@ -280,6 +280,25 @@ impl Engine {
             }
         }
         self.settle_list(cx, user_id, false)
+    }
+
+    /// Presents lists of a known user, oldest first. It settles nothing: what the server announced is still to be fetched.
+    pub(super) fn present_all(&mut self, cx: &mut Cx<'_>, user_id: UserId, devices: &UserDevices) -> Result<(), StoreError> {
+        let certs: Vec<&[u8]> = devices.certificates.iter().map(|cert| cert.0.as_slice()).collect();
+        for list in &devices.lists {
+            if !self.present(cx, user_id, &list.0, &certs)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Presents lists that came another way than by the question for them.
+    pub(super) fn hear_lists(&mut self, cx: &mut Cx<'_>, user_id: UserId, devices: &UserDevices) -> Result<(), StoreError> {
+        self.keep_lists(cx, user_id, devices)?;
+        self.present_all(cx, user_id, devices)?;
+        self.retry_logs(cx)?;
+        self.retry_held_of(cx, user_id)
     }
 
     /// One list for a known user; false when the following ones are of no use.
@@ -297,6 +316,7 @@ impl Engine {
         match contact.present(list, &all) {
             Ok(Presented::Unchanged) | Err(Error::OldSeq) => Ok(true),
             Ok(Presented::Pinned { contact, added, removed }) => {
+                self.keep_pinned(cx, &contact);
                 self.put_contact(cx, contact);
                 self.devices_changed(cx, user_id, &added, &removed)?;
                 Ok(true)
@@ -458,110 +478,6 @@ impl Engine {
         self.contacts.get(&user_id).map(|contact| contact.list().list_ref())
     }
 
-    // --- Gossip (10.4) ---
-
-    /// What a message of somebody says about lists: theirs, and ours as they saw it.
-    pub(super) fn hear_gossip(
-        &mut self,
-        cx: &mut Cx<'_>,
-        from: UserId,
-        own_list: &[u8],
-        seen_list: &[u8],
-        sent_ms: u64,
-    ) -> Result<(), StoreError> {
-        if let (Ok(named), Some(contact)) = (ListRef::try_from(own_list), self.contacts.get(&from)) {
-            match contact.list().compare_ref(&named) {
-                RefOrder::Newer => self.mark_list_stale(cx, from, u64::MAX)?,
-                RefOrder::Differs => {
-                    let name = self.name_of(from);
-                    cx.notice(
-                        Problem::new(
-                            ProblemKind::Crypto,
-                            format!(
-                                "{} names another device list than the server showed: it may be hiding a device change.",
-                                name.raw()
-                            ),
-                        )
-                        .hint("Compare safety numbers and devices with them."),
-                    );
-                    self.mark_list_stale(cx, from, u64::MAX)?;
-                }
-                RefOrder::Same | RefOrder::Older => {}
-            }
-        }
-        if from != self.me_id()
-            && let (Ok(seen), Some(own)) = (ListRef::try_from(seen_list), self.contacts.get(&self.me_id()))
-        {
-            let late = own.list().issued().saturating_add(3_600_000) < sent_ms;
-            match own.list().compare_ref(&seen) {
-                RefOrder::Older if late => self.tell_lists(cx, from, &seen)?,
-                // Another own device published it.
-                RefOrder::Newer => {
-                    let me = self.me_id();
-                    self.mark_list_stale(cx, me, u64::MAX)?;
-                }
-                RefOrder::Differs => {
-                    let name = self.name_of(from);
-                    cx.notice(
-                        Problem::new(
-                            ProblemKind::Crypto,
-                            format!("{} was shown a device list of yours that this device never published.", name.raw()),
-                        )
-                        .hint("The server may be hiding or adding a device. Compare safety numbers with them."),
-                    );
-                }
-                RefOrder::Same | RefOrder::Older => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends the own lists after the one that a contact saw.
-    fn tell_lists(&mut self, cx: &mut Cx<'_>, to: UserId, seen: &ListRef) -> Result<(), StoreError> {
-        let Some(own) = self.contacts.get(&self.me_id()) else { return Ok(()) };
-        let seen_seq = seen.first_chunk::<8>().map_or(0, |seq| u64::from_be_bytes(*seq));
-        let (newest, identity) = (own.list().seq(), *own.identity().as_bytes());
-        let certs = own.certificates().map(|cert| cert.as_bytes().to_vec()).collect();
-        let mut lists = Vec::new();
-        for seq in seen_seq.saturating_add(1)..=newest.min(seen_seq.saturating_add(20)) {
-            if let Some(list) = cx.db.get(Table::DeviceLists, &list_key(self.me_id().as_bytes(), &identity, seq))? {
-                lists.push(list.to_vec());
-            }
-        }
-        let body = Body::Devlist(crate::crypto::content::DevListUpdate { lists, certs });
-        self.send_control(cx, to, body)
-    }
-
-    /// Lists that came in a session: presented like those of the server.
-    pub(super) fn take_devlist(
-        &mut self,
-        cx: &mut Cx<'_>,
-        from: UserId,
-        lists: &[Vec<u8>],
-        certs: &[Vec<u8>],
-    ) -> Result<(), StoreError> {
-        let Some(contact) = self.contacts.get(&from) else { return Ok(()) };
-        let devices = UserDevices {
-            identity_key: Some(contact.identity().as_bytes().to_vec().into()),
-            head_seq: 0,
-            lists: lists.iter().map(|list| list.as_slice().into()).collect(),
-            certificates: certs.iter().map(|cert| cert.as_slice().into()).collect(),
-        };
-        let before = contact.list().seq();
-        self.apply_lists(cx, from, &devices)?;
-        if self.contacts.get(&from).is_some_and(|contact| contact.list().seq() > before) && !self.lists.stale.contains(&from) {
-            let name = self.name_of(from);
-            cx.notice(
-                Problem::new(
-                    ProblemKind::Crypto,
-                    format!("The server did not deliver a device list that {} sent directly.", name.raw()),
-                )
-                .hint("It may be hiding a device change."),
-            );
-        }
-        Ok(())
-    }
-
     // --- The user decides (14) ---
 
     pub(super) fn safety_of(&self, cx: &Cx<'_>, user_id: UserId) -> Result<Option<SafetyNumber>, StoreError> {
@@ -675,7 +591,7 @@ impl Engine {
         devices: &UserDevices,
         send_waiting: bool,
     ) -> Result<Result<(), Problem>, StoreError> {
-        self.keep_lists(cx, user_id, devices);
+        self.keep_lists(cx, user_id, devices)?;
         let Some(contact) = self.contacts.get(&user_id).cloned() else {
             return Ok(Err(Problem::new(ProblemKind::NotFound, "No key of this person is known yet.")));
         };
@@ -686,9 +602,21 @@ impl Engine {
         let identity = DeviceList::parse(&newest.0).ok().map(|list| *list.claims().identity());
         let same = identity.as_ref() == Some(contact.identity());
         let accepted = if same {
-            contact.resume(&newest.0, &certs).map(|contact| contact.with_new_identity(*contact.identity()))
+            // The claim of another identity is off the table; the lists have to follow the pinned one as ever.
+            let contact = contact.with_new_identity(*contact.identity());
+            if contact.stop().is_some() {
+                contact.resume(&newest.0, &certs)
+            } else {
+                self.put_contact(cx, contact);
+                self.present_all(cx, user_id, devices)?;
+                Ok(Presented::Unchanged)
+            }
+        } else if user_id == self.me_id() {
+            return Ok(Err(Problem::new(ProblemKind::Crypto, "The server shows another identity for your own account.")
+                .hint("This device cannot take it over. If you did not reset your identity, tell your contacts.")));
         } else if identity.as_ref() == contact.new_identity() {
-            contact.accept_identity(&newest.0, &certs)
+            let accepted = contact.accept_identity(&newest.0, &certs);
+            accepted.map(|contact| Presented::Pinned { contact, added: Vec::new(), removed: Vec::new() })
         } else {
             // Not the key whose fingerprint the user saw.
             if let Some(changed) = identity.map(|identity: VerifyKey| contact.with_new_identity(identity)) {
@@ -703,11 +631,17 @@ impl Engine {
                 return Ok(Err(Problem::new(ProblemKind::Crypto, format!("The newest device list does not hold: {error}."))));
             }
         };
-        if !same {
-            self.forget_user_sessions(cx, user_id)?;
+        if let Presented::Pinned { contact, added, removed } = accepted {
+            self.keep_pinned(cx, &contact);
+            self.put_contact(cx, contact);
+            if same {
+                self.devices_changed(cx, user_id, &added, &removed)?;
+            } else {
+                // Every device of the old identity is gone, and what is said from now on is not for them.
+                self.forget_user_sessions(cx, user_id)?;
+                self.rotate_chains_of(cx, user_id)?;
+            }
         }
-        self.keep_pinned(cx, &accepted);
-        self.put_contact(cx, accepted);
         if let Some(channel_id) = self.places.dm_with(user_id) {
             if send_waiting || same {
                 self.unseal_waiting(cx, channel_id)?;

@@ -202,6 +202,12 @@ pub(super) fn addr_key(addr: DeviceAddr) -> [u8; 20] {
     bytes
 }
 
+/// The inverse of [`addr_key`].
+pub(super) fn addr_of(bytes: &[u8]) -> Option<DeviceAddr> {
+    let (user, device) = bytes.split_first_chunk::<16>()?;
+    Some(DeviceAddr { user_id: UserId::from_bytes(*user), device_id: u32::from_be_bytes(device.try_into().ok()?) })
+}
+
 pub(super) fn reference_key(reference: MessageRef) -> [u8; 32] {
     let mut bytes = [0; 32];
     bytes[..16].copy_from_slice(reference.author.as_bytes());

@@ -2,14 +2,17 @@
 //! are signed again when somebody else's op came first (`protocol.md` 3.1, 9.22 to 9.25). An errand lives in memory only:
 //! after a restart the user asks again.
 
+use serde::{Deserialize, Serialize};
+
 use crate::client::command::{Command, Place, RequestId};
 use crate::client::event::Answer;
 use crate::client::model::{InviteLink, Person, Problem, ProblemKind};
-use crate::client::store::StoreError;
+use crate::client::store::{StoreError, Table};
 use crate::crypto::device_list::DeviceList;
-use crate::crypto::membership::{Change, Invite, Log, LogKind};
+use crate::crypto::membership::{Change, Invite, Log, LogKind, Op};
 use crate::crypto::signature::SigningKey;
 use crate::protocol::channels::{Channel, ChannelSettings, CreateChannel};
+use crate::protocol::codec::Blob;
 use crate::protocol::communities::{
     self, Community, CreateCommunity, CreateGroup, Group, InvitePreview, LogOps, RemoveMember, Role, SignedOp, Transfer,
     UpdateMember, Visibility,
@@ -30,8 +33,20 @@ use super::{Cx, Engine};
 /// Errands that wait for a log, and how long, milliseconds.
 const WAITING_MAX: usize = 100;
 const PATIENCE_MS: u64 = 30_000;
+/// In [`Table::Account`]: the list that removes a device, until its number is taken.
+const LIST_DRAFT: &[u8] = b"list-draft";
+/// In [`Table::Account`]: the list from which on this user acts, because an older one has a removed device.
+const ANCHOR_FROM: &[u8] = b"anchor-from";
 /// An op that always comes second is given up.
 const TRIES_MAX: u32 = 8;
+
+/// A signed device list of which it is not known whether the server has it (`crypto.md` 4.3).
+#[derive(Serialize, Deserialize)]
+struct ListDraft {
+    removes: DeviceId,
+    seq: u64,
+    list: Blob,
+}
 
 /// What an answer of the server goes on with.
 #[derive(Debug)]
@@ -54,6 +69,8 @@ pub(super) enum Errand {
     /// The answer is a channel.
     Channel {
         request: RequestId,
+        /// Of a DM: whom it was asked for with.
+        with: Option<UserId>,
     },
     Safety {
         request: RequestId,
@@ -125,7 +142,7 @@ impl Errand {
             Self::Older { request, .. }
             | Self::People { request, .. }
             | Self::Settings { request, .. }
-            | Self::Channel { request }
+            | Self::Channel { request, .. }
             | Self::Safety { request, .. }
             | Self::Trust { request, .. }
             | Self::Device { request, .. }
@@ -172,6 +189,15 @@ impl Engine {
                 Some(page) => return self.on_join_ops(cx, *waiting, page),
                 None => failed(&Failure::Garbled),
             },
+            (Errand::Device { .. }, Err(failure)) => {
+                // Another list has that number, or this one does: which, the server has to show before anything else is signed.
+                if failure.code() == Some(ErrorCode::Conflict) {
+                    let me = self.me_id();
+                    self.mark_list_stale(cx, me, u64::MAX)?;
+                    self.want_list(me);
+                }
+                failed(&failure)
+            }
             (_, Err(failure)) => failed(&failure),
             (Errand::Older { place, limit, before, .. }, Ok(body)) => match body.parse::<History>() {
                 Some(history) => Ok(self.take_history(cx, place, limit, before, history)?),
@@ -181,7 +207,11 @@ impl Engine {
                 self.places.update_state(&mut cx.db, channel_id, |state| state.settings = settings)?;
                 Ok(Answer::Ok)
             }
-            (Errand::Channel { .. }, Ok(body)) => match body.parse::<Channel>() {
+            (Errand::Channel { with, .. }, Ok(body)) => match body.parse::<Channel>() {
+                Some(channel) if with.is_some() && channel.peer.as_ref().map(|peer| peer.id) != with => {
+                    Err(Problem::new(ProblemKind::Crypto, "The server answered with a conversation with somebody else.")
+                        .hint("Nothing was opened."))
+                }
                 Some(channel) => {
                     let id = channel.id;
                     let start = channel.start_seq.unwrap_or(0);
@@ -209,14 +239,17 @@ impl Engine {
             },
             (Errand::Device { list, .. }, Ok(_)) => {
                 let devices = UserDevices {
-                    identity_key: Some(crate::protocol::codec::Blob::default()),
+                    identity_key: Some(Blob::default()),
                     head_seq: 0,
                     lists: vec![list.into()],
                     certificates: Vec::new(),
                 };
                 let me = self.me_id();
                 self.apply_lists(cx, me, &devices)?;
-                self.anchor_everywhere(cx);
+                if let Some(own) = self.contacts.get(&me) {
+                    cx.db.save(Table::Account, ANCHOR_FROM, &own.list().seq())?;
+                }
+                self.anchor_everywhere(cx)?;
                 Ok(Answer::Ok)
             }
             (Errand::Preview { code, invite, .. }, Ok(body)) => match body.parse::<InvitePreview>() {
@@ -275,32 +308,59 @@ impl Engine {
         if certs.len() == own.certificates().count() {
             return Ok(Some(Err(Problem::new(ProblemKind::NotFound, "You have no such device."))));
         }
-        let list = match DeviceList::sign(secret, own.user_id(), Some(own.list()), &certs, cx.now.as_unix_ms()) {
-            Ok(list) => list.as_bytes().to_vec(),
-            Err(error) => {
+        // Signed once for each number: a second list with the number of one that may stand at the server would contradict it,
+        // and every contact would stop (`crypto.md` 4.3).
+        let seq = own.list().seq().saturating_add(1);
+        let draft = cx.db.load::<ListDraft>(Table::Account, LIST_DRAFT)?.filter(|draft| draft.seq == seq);
+        let list = match draft {
+            Some(draft) if draft.removes != device_id => {
                 return Ok(Some(Err(Problem::new(
-                    ProblemKind::Crypto,
-                    format!("The new device list cannot be signed: {error}."),
-                ))));
+                    ProblemKind::Failed,
+                    format!("The server has not confirmed the removal of device {} yet.", draft.removes),
+                )
+                .hint("Remove that one again first."))));
             }
+            Some(draft) => draft.list.0,
+            None => match DeviceList::sign(secret, own.user_id(), Some(own.list()), &certs, cx.now.as_unix_ms()) {
+                Ok(list) => {
+                    let draft = ListDraft { removes: device_id, seq, list: list.as_bytes().into() };
+                    cx.db.save(Table::Account, LIST_DRAFT, &draft)?;
+                    draft.list.0
+                }
+                Err(error) => {
+                    return Ok(Some(Err(Problem::new(
+                        ProblemKind::Crypto,
+                        format!("The new device list cannot be signed: {error}."),
+                    ))));
+                }
+            },
         };
         let body = http::json(&RemoveDevice { device_list: list.as_slice().into() });
         self.run(cx, Errand::Device { request, list }, Method::Delete, format!("/devices/{device_id}"), body);
         Ok(None)
     }
 
-    /// After a device was removed: it can sign nothing more in the logs in which this user decides (`crypto.md` 11.3).
-    fn anchor_everywhere(&mut self, cx: &mut Cx<'_>) {
+    /// After a device was removed: it can sign nothing more in the logs in which this user decides (`crypto.md` 11.3). Looked at
+    /// again after each catching up, until every such log has an operation from the newer list.
+    pub(super) fn anchor_everywhere(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
         let me = self.me_id();
+        let (Some(from), Some(own)) = (cx.db.load::<u64>(Table::Account, ANCHOR_FROM)?, self.contacts.get(&me)) else {
+            return Ok(());
+        };
+        let identity = *own.identity().as_bytes();
+        let waits =
+            |log: &LogId| self.waiting.iter().any(|waiting| waiting.log_id == *log && matches!(waiting.what, OpErrand::Anchor));
         let logs: Vec<LogId> = self
             .logs
-            .keys()
-            .filter(|log| self.role_in_log(**log, me).is_some_and(|role| role >= Role::Moderator))
-            .copied()
+            .iter()
+            .filter(|(log, _)| self.role_in_log(**log, me).is_some_and(|role| role >= Role::Moderator) && !waits(log))
+            .filter(|(_, state)| state.log.list_floor(me.as_bytes(), &identity).is_none_or(|floor| floor < from))
+            .map(|(log, _)| *log)
             .collect();
         for log_id in logs {
             self.wait_for_log(cx, None, log_id, OpErrand::Anchor);
         }
+        Ok(())
     }
 
     // --- Ops ---
@@ -424,7 +484,14 @@ impl Engine {
         };
         // A creation is repeated with the same bytes: then it is a success without effect.
         let made = std::mem::take(&mut waiting.op);
+        // So is what was signed for this very place: two operations of one place look like a fork.
+        let same_place = !made.is_empty()
+            && Op::parse(&made).is_ok_and(|op| {
+                let log = self.logs.get(&log_id).map(|state| &state.log);
+                log.is_some_and(|log| op.seq == log.epoch() + 1 && op.prev == log.newest_head())
+            });
         let op = match &waiting.what {
+            _ if same_place => made,
             OpErrand::CreateCommunity { .. } | OpErrand::CreateGroup { .. } | OpErrand::CreateChannel { private: true, .. }
                 if !made.is_empty() =>
             {
@@ -462,7 +529,7 @@ impl Engine {
             }
             OpErrand::Anchor => self.sign_change(cx, log_id, &Change::Anchor { discarded: None })?,
         };
-        let log_op = crate::protocol::codec::Blob(op.clone());
+        let log_op = Blob(op.clone());
         waiting.op = op;
         Ok(match &waiting.what {
             OpErrand::CreateCommunity { id, name, description } => {
@@ -556,7 +623,7 @@ impl Engine {
         let Waiting { request, log_id, what, op, .. } = waiting;
         let garbled = || Failure::Garbled.problem();
         // The server has the op: it is ours to apply too, without waiting for the stream.
-        let own_op = |engine: &mut Self, cx: &mut Cx<'_>| match crate::crypto::membership::Op::parse(&op) {
+        let own_op = |engine: &mut Self, cx: &mut Cx<'_>| match Op::parse(&op) {
             Ok(parsed) => engine.offer_op(cx, log_id, parsed.seq, op.clone()),
             Err(_) => Ok(()),
         };
@@ -678,7 +745,7 @@ impl Engine {
     ) -> Result<Option<Answer>, Problem> {
         let log_id: LogId = preview.community.id.into();
         if let Some(secret) = &secret
-            && (secret.log_id != log_id || !self.pin_genesis(cx, log_id, &secret.genesis))
+            && (secret.log_id != log_id || !self.pin_invited(cx, log_id, &secret.genesis))
         {
             return Err(Problem::new(
                 ProblemKind::Crypto,

@@ -13,7 +13,7 @@ use crate::crypto::sender_key::{self, Arrival, OwnChain, PeerChain, Skdm};
 use crate::protocol::ids::{ChannelId, DeviceAddr, LogId, UserId};
 use crate::protocol::messages::{Row, Send};
 
-use super::db::{Db, addr_key, damaged, key};
+use super::db::{Db, addr_key, addr_of, damaged, key};
 use super::held::{HeldFrame, channel_key};
 use super::lines::LineBody;
 use super::membership::LogStatus;
@@ -23,8 +23,9 @@ use super::sessions::{SentContent, SentWhat, of_addr, to_addr};
 use super::timeline::{Origin, RowFacts};
 use super::{Cx, Engine};
 
-/// Sender keys of one channel that wait for ops.
+/// Sender keys of one channel that wait for ops, and of all: anybody can make up channels.
 const HELD_KEYS_MAX: usize = 500;
+const HELD_KEYS_IN_ALL: usize = 1_000;
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
 
@@ -285,7 +286,9 @@ impl Engine {
             // The session has moved on: it is the key that waits, not its frame.
             let Ok(parsed) = Skdm::parse(skdm) else { return Ok(Outcome::Done) };
             let channel_id = ChannelId::from_bytes(parsed.channel_id);
-            if cx.db.scan(Table::HeldKeys, channel_id.as_bytes(), HELD_KEYS_MAX + 1)?.len() < HELD_KEYS_MAX {
+            if cx.db.scan(Table::HeldKeys, channel_id.as_bytes(), HELD_KEYS_MAX)?.len() < HELD_KEYS_MAX
+                && cx.db.scan(Table::HeldKeys, &[], HELD_KEYS_IN_ALL)?.len() < HELD_KEYS_IN_ALL
+            {
                 let order = cx.db.next_number("held")?;
                 let value = [&addr_key(incoming.from)[..], &cx.now.as_unix_ms().to_be_bytes(), skdm].concat();
                 cx.db.put(Table::HeldKeys, key(&[channel_id.as_bytes(), &order.to_be_bytes()]), value);
@@ -316,8 +319,18 @@ impl Engine {
             }
             Ok(None) => Ok(true),
             Err(Error::FutureEpoch) => {
-                self.log_is_behind(channel_id, parsed.epoch);
+                // Looked up, not believed: a number that somebody names must not keep this client from sending.
+                self.look_at_log(log_id);
                 Ok(false)
+            }
+            // An outsider's view is of no interest, and who is a member is not told to them.
+            Err(Error::Equivocation)
+                if state
+                    .log
+                    .member(from.user_id.as_bytes())
+                    .is_none_or(|member| member.identity != *contact.identity().as_bytes()) =>
+            {
+                Ok(true)
             }
             Err(Error::Equivocation) => {
                 let name = self.name_of(from.user_id);
@@ -336,13 +349,21 @@ impl Engine {
         }
     }
 
-    fn prune_chains(&mut self, cx: &mut Cx<'_>, channel_id: ChannelId, from: DeviceAddr) -> Result<(), StoreError> {
+    /// Deletes chains of one device that newer ones replaced, and keys of messages that did not come in time.
+    pub(super) fn prune_chains(&mut self, cx: &mut Cx<'_>, channel_id: ChannelId, from: DeviceAddr) -> Result<(), StoreError> {
+        let now = cx.now.as_unix_ms();
         let mut chains = Vec::new();
         for (_, record) in cx.db.scan(Table::PeerChains, &key(&[channel_id.as_bytes(), &addr_key(from)]), usize::MAX)? {
             chains.push(PeerChain::from_record(&record).map_err(|error| damaged(Table::PeerChains, error))?);
         }
-        for chain_id in sender_key::superseded(&chains, cx.now.as_unix_ms()) {
-            cx.db.delete(Table::PeerChains, chain_key(channel_id, from, chain_id));
+        let old = sender_key::superseded(&chains, now);
+        for mut chain in chains {
+            let at = chain_key(channel_id, from, chain.chain_id());
+            if old.contains(&chain.chain_id()) {
+                cx.db.delete(Table::PeerChains, at);
+            } else if chain.expire(now) {
+                cx.db.put_value(Table::PeerChains, at, chain.to_record());
+            }
         }
         Ok(())
     }
@@ -350,12 +371,11 @@ impl Engine {
     /// Sender keys that came before the ops that they refer to.
     pub(super) fn retry_keys(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
         for (at, value) in cx.db.scan(Table::HeldKeys, &[], 10_000)? {
-            let parts = value.split_first_chunk::<20>().and_then(|(addr, rest)| Some((addr, rest.split_first_chunk::<8>()?)));
-            let Some((addr, (since, skdm))) = parts else { continue };
-            let user_id = UserId::from_bytes(addr.first_chunk::<16>().copied().unwrap_or_default());
-            let device_id = u32::from_be_bytes(addr.last_chunk::<4>().copied().unwrap_or_default());
+            let parts =
+                value.split_first_chunk::<20>().and_then(|(addr, rest)| Some((addr_of(addr)?, rest.split_first_chunk::<8>()?)));
+            let Some((from, (since, skdm))) = parts else { continue };
             let old = cx.now.as_unix_ms().saturating_sub(u64::from_be_bytes(*since)) > 7 * DAY_MS;
-            if old || self.accept_skdm(cx, DeviceAddr { user_id, device_id }, skdm)? {
+            if old || self.accept_skdm(cx, from, skdm)? {
                 cx.db.delete(Table::HeldKeys, at);
             }
         }
@@ -416,7 +436,7 @@ impl Engine {
         let Some(log_id) = self.places.state(channel_id).log else { return Ok(Outcome::Hold(HeldFrame::FutureEpoch)) };
         let Some(state) = self.logs.get(&log_id) else { return Ok(Outcome::Hold(HeldFrame::FutureEpoch)) };
         if frame.epoch > state.log.epoch() {
-            self.log_is_behind(channel_id, frame.epoch);
+            self.look_at_log(log_id);
             return Ok(Outcome::Hold(HeldFrame::FutureEpoch));
         }
         if state.log.member_at(self.me_id().as_bytes(), frame.epoch).is_none() {
@@ -427,7 +447,11 @@ impl Engine {
         let chain = PeerChain::from_record(&record).map_err(|error| damaged(Table::PeerChains, error))?;
         let expected = chain.next();
         let left_after = state.log.left_after(from.user_id.as_bytes(), frame.epoch);
-        let device_left = self.contacts.get(&from.user_id).is_some_and(|contact| contact.certificate(from.device_id).is_none());
+        // After an accepted change of identity another device may have the number; the log still knows the old identity.
+        let in_log = state.log.member_at(from.user_id.as_bytes(), frame.epoch).map(|member| member.identity);
+        let device_left = self.contacts.get(&from.user_id).is_some_and(|contact| {
+            contact.certificate(from.device_id).is_none() || in_log.is_some_and(|uik| uik != *contact.identity().as_bytes())
+        });
         let late_ok = match left_after {
             Some(left) => self.applied_at(cx, log_id, left)?.is_some_and(|applied| {
                 incoming.log_seq.is_some_and(|log_seq| sender_key::is_late_allowed(log_seq, left, applied, now))

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::client::model::{MessageRef, Reason};
+use crate::client::model::{MessageRef, Problem, ProblemKind, Reason};
 use crate::client::store::{StoreError, Table};
 use crate::crypto::content::{self, Body, Content, Resent, SessionCtl};
 use crate::crypto::frame::Frame;
@@ -21,6 +21,7 @@ use super::{Cx, Engine};
 const HELD_MAX: usize = 200;
 const WEEK_MS: u64 = 7 * 86_400_000;
 const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
 /// Answers to requests for one frame.
 const ANSWERS_MAX: u32 = 3;
 /// A sender key usually comes by itself: the request waits this long, milliseconds.
@@ -197,6 +198,17 @@ impl Engine {
         let mut quarantine = false;
         for (at, mut held) in cx.db.load_all::<Held>(Table::Held, &[], 10_000)? {
             quarantine |= held.why == HeldFrame::Quarantined;
+            if held.why == HeldFrame::FutureEpoch && !held.warned {
+                let due = held.since_ms + DAY_MS;
+                if due > now {
+                    self.timers.held_soon(due);
+                } else {
+                    self.warn_of_missing_ops(cx, &held);
+                    held.warned = true;
+                    cx.db.save(Table::Held, at, &held)?;
+                }
+                continue;
+            }
             let patience = if held.why == HeldFrame::UnknownChain { CHAIN_PATIENCE_MS } else { 0 };
             let due = if held.asked_ms == 0 { held.since_ms + patience } else { held.asked_ms + HOUR_MS };
             let wanted = matches!(held.why, HeldFrame::Lost | HeldFrame::Stuck | HeldFrame::UnknownChain);
@@ -246,6 +258,18 @@ impl Engine {
         Ok(())
     }
 
+    /// A message refers to a membership log further than the server shows it, for a day now (12.3).
+    fn warn_of_missing_ops(&mut self, cx: &mut Cx<'_>, held: &Held) {
+        let name = self.name_of(held.incoming.from.user_id);
+        cx.notice(
+            Problem::new(
+                ProblemKind::Crypto,
+                format!("{} wrote under membership changes that the server does not show.", name.raw()),
+            )
+            .hint("The server may be hiding membership changes. Ask them who was added or removed."),
+        );
+    }
+
     // --- Requests of others ---
 
     pub(super) fn take_ctl(
@@ -288,8 +312,10 @@ impl Engine {
             SentWhat::SenderKey(channel_id) => self.give_chain_to(cx, channel_id, from),
             SentWhat::Content(id) => match self.sent_content(cx, id)? {
                 // The same content with the same id: who has it already drops it.
-                Some((_, content)) => self.send_content_to(cx, from, content),
-                None => Ok(()),
+                Some((kept, content)) if cx.now.as_unix_ms().saturating_sub(kept.at_ms) <= WEEK_MS => {
+                    self.send_content_to(cx, from, content)
+                }
+                _ => Ok(()),
             },
         }
     }

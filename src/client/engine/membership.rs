@@ -52,6 +52,14 @@ pub(super) struct LogFeed {
     tried: BTreeSet<(UserId, [u8; 32], u64, bool)>,
 }
 
+/// Where an op came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Feed {
+    Server,
+    /// The session of a current member.
+    Member,
+}
+
 impl LogState {
     pub(super) fn member_count(&self) -> u32 {
         u32::try_from(self.log.members().count()).unwrap_or(u32::MAX)
@@ -226,14 +234,25 @@ impl Engine {
     pub(super) fn take_ops(&mut self, cx: &mut Cx<'_>, log_id: LogId, page: LogOps) -> Result<(), StoreError> {
         let LogOps { items, head_seq, next_after } = page;
         self.hint_log_head(log_id, head_seq);
-        let feed = self.feed(log_id);
-        feed.wanted |= next_after.is_some() && !items.is_empty();
+        let more = next_after.is_some() && !items.is_empty();
+        self.feed(log_id).wanted |= more;
         for op in items {
             if let Ok(parsed) = Op::parse(&op.0) {
-                self.hold_op(cx, log_id, parsed.seq, op.0)?;
+                self.hold_op(cx, log_id, parsed.seq, op.0, Feed::Server)?;
             }
         }
-        self.advance_log(cx, log_id)
+        self.advance_log(cx, log_id)?;
+        let epoch = self.logs.get(&log_id).map(|state| state.log.epoch());
+        let next = epoch.map_or(0, |epoch| epoch + 1);
+        let feed = self.feed(log_id);
+        if !more && !feed.pending.contains_key(&next) {
+            // That is all there is. A head that was named beyond it is nothing to wait for.
+            feed.head = feed.head.min(head_seq.max(epoch.unwrap_or(0)));
+            if epoch.is_some_and(|epoch| feed.head > epoch) {
+                self.timers.back_off(cx.now, None);
+            }
+        }
+        Ok(())
     }
 
     /// One op out of a stream.
@@ -242,20 +261,27 @@ impl Engine {
             return Ok(());
         }
         self.hint_log_head(log_id, seq);
-        self.hold_op(cx, log_id, seq, op)?;
+        self.hold_op(cx, log_id, seq, op, Feed::Server)?;
         self.advance_log(cx, log_id)
     }
 
-    /// Keeps an op for its turn; one for a place that is taken may be the other half of a fork.
-    fn hold_op(&mut self, cx: &mut Cx<'_>, log_id: LogId, seq: u64, op: Vec<u8>) -> Result<(), StoreError> {
+    /// Keeps an op for its turn; one for a place that is taken may be the other half of a fork. What a member sent gives way to
+    /// what the server sends: made-up ops must not hide the real ones.
+    fn hold_op(&mut self, cx: &mut Cx<'_>, log_id: LogId, seq: u64, op: Vec<u8>, from: Feed) -> Result<(), StoreError> {
         if let Some(state) = self.logs.get(&log_id)
             && seq <= state.log.epoch()
         {
             return self.judge_op(cx, log_id, &op);
         }
         let feed = self.feed(log_id);
-        if feed.pending.len() < PENDING_MAX {
-            feed.pending.entry(seq).or_insert(op);
+        match from {
+            Feed::Server if feed.pending.len() < PENDING_MAX || feed.pending.contains_key(&seq) => {
+                feed.pending.insert(seq, op);
+            }
+            Feed::Member if feed.pending.len() < PENDING_MAX => {
+                feed.pending.entry(seq).or_insert(op);
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -479,14 +505,15 @@ impl Engine {
             return Ok(());
         }
         let Some(channel) = self.places.channels.get(&channel_id) else { return Ok(()) };
-        let candidates = [
-            channel.log_id,
-            channel.group_id.map(LogId::from),
-            self.places.community_of(channel).map(LogId::from),
-            Some(channel_id.into()),
-        ];
-        let found = candidates
-            .into_iter()
+        if self.places.is_dm(channel_id) {
+            return Ok(());
+        }
+        // The logs of the place where it is shown, or its own; the server's hint says which of them first.
+        let places =
+            [channel.group_id.map(LogId::from), self.places.community_of(channel).map(LogId::from), Some(channel_id.into())];
+        let hint = channel.log_id.filter(|log_id| places.contains(&Some(*log_id)));
+        let found = std::iter::once(hint)
+            .chain(places)
             .flatten()
             .find(|log_id| self.logs.get(log_id).is_some_and(|state| state.log.channel(channel_id.as_bytes()).is_some()));
         if let Some(log_id) = found {
@@ -496,13 +523,26 @@ impl Engine {
         Ok(())
     }
 
-    /// The genesis that a link or a member names.
-    pub(super) fn pin_genesis(&mut self, cx: &mut Cx<'_>, log_id: LogId, genesis: &[u8; 32]) -> bool {
+    /// The genesis that an invite link names. The user chose the link, so it displaces what somebody else said of a log that
+    /// is not known yet.
+    pub(super) fn pin_invited(&mut self, cx: &mut Cx<'_>, log_id: LogId, genesis: &[u8; 32]) -> bool {
         match self.logs.get(&log_id) {
             Some(state) => state.log.genesis() == *genesis,
             None => {
                 cx.db.put(Table::Account, pin_key(log_id), *genesis);
                 true
+            }
+        }
+    }
+
+    /// The genesis that a contact names: it displaces nothing.
+    fn pin_told(&mut self, cx: &mut Cx<'_>, log_id: LogId, genesis: &[u8; 32]) -> Result<bool, StoreError> {
+        match (self.logs.get(&log_id), cx.db.get(Table::Account, &pin_key(log_id))?) {
+            (Some(state), _) => Ok(state.log.genesis() == *genesis),
+            (None, Some(pin)) => Ok(pin.as_slice() == genesis),
+            (None, None) => {
+                cx.db.put(Table::Account, pin_key(log_id), *genesis);
+                Ok(true)
             }
         }
     }
@@ -514,14 +554,14 @@ impl Engine {
         if genesis.log_id != *log_id.as_bytes() || genesis.seq != 0 {
             return Ok(());
         }
-        let trusted = match self.logs.get(&log_id) {
-            Some(state) => state.log.member(from.as_bytes()).is_some(),
-            None => self.contacts.contains_key(&from),
+        let Some(contact) = self.contacts.get(&from) else { return Ok(()) };
+        let is_current = |state: &LogState| {
+            state.log.member(from.as_bytes()).is_some_and(|member| member.identity == *contact.identity().as_bytes())
         };
-        if !trusted {
+        if self.logs.get(&log_id).is_some_and(|state| !is_current(state)) {
             return Ok(());
         }
-        if !self.pin_genesis(cx, log_id, &genesis.head) {
+        if !self.pin_told(cx, log_id, &genesis.head)? {
             cx.notice(
                 Problem::new(
                     ProblemKind::Crypto,
@@ -535,15 +575,27 @@ impl Engine {
             return Ok(());
         }
         if self.logs.contains_key(&log_id) {
-            self.hint_log_head(log_id, ops.head_seq);
             for op in &ops.ops {
                 if let Ok(parsed) = Op::parse(op)
                     && parsed.log_id == *log_id.as_bytes()
                 {
-                    self.hold_op(cx, log_id, parsed.seq, op.clone())?;
+                    self.hold_op(cx, log_id, parsed.seq, op.clone(), Feed::Member)?;
                 }
             }
             self.advance_log(cx, log_id)?;
+        }
+        let head = self.logs.get(&log_id).and_then(|state| state.log.head(ops.head_seq));
+        if head.is_some_and(|head| head.as_slice() != ops.head) {
+            cx.notice(
+                Problem::new(
+                    ProblemKind::Crypto,
+                    format!("{} sees another history of members than this client does.", self.name_of(from).raw()),
+                )
+                .hint("The server may be showing different membership to different people. Ask an admin."),
+            );
+        } else if head.is_none() && self.logs.contains_key(&log_id) {
+            // Looked up, not believed: a number that somebody names must not keep this client from sending.
+            self.look_at_log(log_id);
         }
         Ok(())
     }

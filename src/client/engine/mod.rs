@@ -4,7 +4,7 @@
 //! through [`Store`] and writes only by returning [`Changes`](super::store::Changes), which the driver saves before it
 //! performs the rest. Start with [`io`], then [`Engine::handle`]; each concern has its file:
 //!
-//! `keys` this device · `sync` and `events` streams in step · `outbox` what waits · `contacts` whom we know by which keys ·
+//! `keys` this device · `sync` and `events` streams in step · `outbox` what waits · `contacts` and `gossip` whom we know by which keys ·
 //! `sessions`, `receive` and `held` frames of devices · `membership` who belongs where · `groups` channel keys · `timeline` and `lines` what was
 //! said · `places` and `tree` what the server shows · `commands` and `errands` what the user asks for.
 //!
@@ -16,6 +16,7 @@ mod contacts;
 mod db;
 mod errands;
 mod events;
+mod gossip;
 mod groups;
 mod held;
 mod http;
@@ -83,6 +84,8 @@ pub struct Engine {
     woken: Option<u64>,
     retrying: bool,
     retrying_keys: bool,
+    /// How far the sweep of old keys got: table, last key.
+    swept: Option<(Table, Vec<u8>)>,
     /// Whether receipts go out; the user may turn them off.
     receipts_off: bool,
 }
@@ -191,6 +194,9 @@ impl Engine {
         }
         if self.timers.upkeep.is_some_and(|at| at <= now) {
             self.keep_up(cx)?;
+        }
+        if self.timers.sweep.is_some_and(|at| at <= now) {
+            self.sweep(cx)?;
         }
         self.pump_sync(cx)?;
         self.acknowledge_due(cx)?;

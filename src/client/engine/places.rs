@@ -30,6 +30,8 @@ pub(super) struct ChannelState {
     pub last_at: Option<Timestamp>,
     /// The membership log, pinned at first sight (`crypto.md` 11.5).
     pub log: Option<LogId>,
+    /// Whether it is a conversation of two, pinned at first sight; none before.
+    pub dm: Option<bool>,
     /// The peer of a DM, pinned at first sight.
     pub peer: Option<UserId>,
     /// Default lifetime of new messages, seconds; 0 = they stay.
@@ -38,6 +40,13 @@ pub(super) struct ChannelState {
     pub settings: ChannelSettings,
     /// Not readable any more: kept for its history.
     pub gone: bool,
+}
+
+impl ChannelState {
+    /// Whether it is a conversation of two; none before it was seen.
+    fn is_dm(&self) -> Option<bool> {
+        self.dm.or(self.peer.map(|_| true)).or(self.log.map(|_| false))
+    }
 }
 
 /// See the module's documentation.
@@ -133,8 +142,19 @@ impl Places {
             channel.peer = channel.peer.or_else(|| old.peer.clone());
         }
         let mut state = self.state(channel.id);
-        // Whom a DM is with never changes: the server cannot show one person's words under another's name.
-        state.peer = state.peer.or(channel.peer.as_ref().map(|peer| peer.id));
+        // What a channel is never changes, nor whom a DM is with: what is written to the members of a place must not go to
+        // somebody whom the server names, and no DM stands among the channels of a community.
+        let dm = state.is_dm().unwrap_or(channel.kind == ChannelKind::Dm);
+        state.dm = Some(dm);
+        if dm {
+            state.peer = state.peer.or(channel.peer.as_ref().map(|peer| peer.id));
+            (channel.kind, channel.group_id, channel.community_id) = (ChannelKind::Dm, None, None);
+        } else {
+            channel.peer = None;
+            if channel.kind == ChannelKind::Dm {
+                channel.kind = ChannelKind::Text;
+            }
+        }
         state.read_seq = state.read_seq.max(channel.my_read_seq.unwrap_or(0));
         state.gone = false;
         self.put_state(db, channel.id, state)?;
@@ -243,9 +263,8 @@ impl Places {
     }
 
     pub(super) fn community_of(&self, channel: &Channel) -> Option<CommunityId> {
-        channel
-            .community_id
-            .or_else(|| channel.group_id.and_then(|group| self.groups.get(&group)).map(|group| group.community_id))
+        // It is shown where its group is.
+        channel.group_id.and_then(|group| self.groups.get(&group)).map(|group| group.community_id).or(channel.community_id)
     }
 
     /// The peer of a DM.
@@ -254,7 +273,8 @@ impl Places {
     }
 
     pub(super) fn is_dm(&self, channel_id: ChannelId) -> bool {
-        self.peer(channel_id).is_some() || self.channels.get(&channel_id).is_some_and(|channel| channel.kind == ChannelKind::Dm)
+        let kind = || self.channels.get(&channel_id).is_some_and(|channel| channel.kind == ChannelKind::Dm);
+        self.states.get(&channel_id).and_then(ChannelState::is_dm).unwrap_or_else(kind)
     }
 
     pub(super) fn dm_with(&self, user_id: UserId) -> Option<ChannelId> {

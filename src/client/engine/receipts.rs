@@ -8,7 +8,7 @@ use crate::client::store::{StoreError, Table};
 use crate::crypto::content::{self, Body, Content, MAX_RECEIPT_IDS, Receipt};
 use crate::protocol::ids::ChannelId;
 
-use super::db::{key, reference_key, reference_of};
+use super::db::{addr_of, key, reference_key, reference_of};
 use super::sessions::{SentContent, SentKey};
 use super::{Cx, Engine};
 
@@ -20,6 +20,11 @@ const WEEK_MS: u64 = 7 * DAY_MS;
 /// How long it is known that a content was accepted.
 const SEEN_MS: u64 = 90 * DAY_MS;
 const UPKEEP_MAX: usize = 5_000;
+/// The sweep of keys begins so long after the daily upkeep, looks at so many records at a time, and pauses so long in between:
+/// it must not be felt. Milliseconds.
+const SWEEP_AFTER_MS: u64 = 30_000;
+const SWEEP_MAX: usize = 64;
+const SWEEP_PAUSE_MS: u64 = 100;
 
 impl Engine {
     /// A receipt to send with the next ones.
@@ -86,6 +91,7 @@ impl Engine {
     pub(super) fn keep_up(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
         let now = cx.now.as_unix_ms();
         self.timers.upkeep = Some(now + DAY_MS);
+        self.timers.sweep = Some(now + SWEEP_AFTER_MS);
         for (at, _) in cx.db.scan(Table::SeenAt, &[], UPKEEP_MAX)? {
             let Some((time, seen)) = at.split_first_chunk::<8>() else { continue };
             if u64::from_be_bytes(*time).saturating_add(SEEN_MS) > now {
@@ -112,6 +118,42 @@ impl Engine {
                 cx.db.delete_all(Table::SentKeys, &at)?;
             }
         }
+        Ok(())
+    }
+
+    /// Drops the keys of messages that never came, old sessions and old chains, where nothing arrives any more that would do it
+    /// (7.3, 10.2, 12.2): a few records at a time.
+    pub(super) fn sweep(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
+        let now = cx.now.as_unix_ms();
+        let (table, after) = self.swept.take().unwrap_or((Table::PeerDevices, Vec::new()));
+        let page = cx.db.store().scan(table, &[], Some(&after), SWEEP_MAX)?;
+        let mut last_chain = None;
+        for (at, _) in &page {
+            match table {
+                Table::PeerDevices => {
+                    if let Some(addr) = addr_of(at) {
+                        let sessions = self.sessions_with(cx, addr)?;
+                        if sessions.prune_due(now) {
+                            self.save_sessions(cx, addr, sessions)?;
+                        }
+                    }
+                }
+                _ => {
+                    let Some((channel, rest)) = at.split_first_chunk::<16>() else { continue };
+                    let Some(addr) = rest.get(..20).and_then(addr_of) else { continue };
+                    let chains = (ChannelId::from_bytes(*channel), addr);
+                    if last_chain.replace(chains) != Some(chains) {
+                        self.prune_chains(cx, chains.0, chains.1)?;
+                    }
+                }
+            }
+        }
+        self.swept = match page.into_iter().last() {
+            Some((last, _)) => Some((table, last)),
+            None if table == Table::PeerDevices => Some((Table::PeerChains, Vec::new())),
+            None => None,
+        };
+        self.timers.sweep = self.swept.as_ref().map(|_| now + SWEEP_PAUSE_MS);
         Ok(())
     }
 }

@@ -268,9 +268,10 @@ impl Engine {
         let mut role = None;
         let mut row = incoming.row.as_ref().map(|(_, facts)| facts.clone());
         if let Some(Wrapper::Resent { .. }) = wrapper {
-            let Some(log) = self.log_of(channel_id) else { return Ok(Outcome::Done) };
-            let Some(known) = log.log.role_at(author.as_bytes(), log.log.epoch()) else { return Ok(Outcome::Done) };
-            role = Some(known);
+            let identity = self.contacts.get(&author).map(|contact| contact.identity().as_bytes());
+            let member = self.log_of(channel_id).and_then(|log| log.log.member(author.as_bytes()));
+            let Some(member) = member.filter(|member| Some(&member.identity) == identity) else { return Ok(Outcome::Done) };
+            role = Some(member.role);
             row = None;
         }
         let key = MessageRef { author, id: MessageId::from_bytes(content.id()) };

@@ -211,6 +211,12 @@ impl Engine {
                 cx.db.delete(Table::ChainGiven, at);
             }
         }
+        // A key that waits came under the old identity: it is none of the new one's.
+        for (at, value) in cx.db.scan(Table::HeldKeys, &[], usize::MAX)? {
+            if value.starts_with(user_id.as_bytes()) {
+                cx.db.delete(Table::HeldKeys, at);
+            }
+        }
         Ok(())
     }
 
@@ -401,6 +407,10 @@ impl Engine {
     }
 
     fn keep_sent(&mut self, cx: &mut Cx<'_>, base: &Content, mirrored: bool) -> Result<(), StoreError> {
+        // Sent once more: it is as old as it was.
+        if cx.db.has(Table::SentContents, &base.id())? {
+            return Ok(());
+        }
         let Ok(content) = base.to_bytes() else { return Ok(()) };
         let kept = SentContent { conv: base.conv_id(), mirrored, content: content.to_vec(), at_ms: cx.now.as_unix_ms() };
         cx.db.save(Table::SentContents, base.id(), &kept)
@@ -527,7 +537,8 @@ impl Engine {
         let mut copies = Vec::new();
         let mut waiting = Vec::new();
         for (to, content) in std::mem::take(&mut self.sessions.controls) {
-            if !self.contacts.get(&to.user_id).is_some_and(|contact| contact.certificate(to.device_id).is_some()) {
+            // To somebody whose keys are in doubt nothing goes, answers to requests neither.
+            if !self.devices_of(to.user_id).contains(&to) {
                 continue;
             }
             let reach = self.reach(cx, &[to])?;
@@ -605,7 +616,7 @@ impl Engine {
                     self.want_list(user_id);
                     Ok(())
                 } else {
-                    self.apply_lists(cx, user_id, &devices)
+                    self.hear_lists(cx, user_id, &devices)
                 }
             }
         }

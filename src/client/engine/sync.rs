@@ -340,6 +340,7 @@ impl Engine {
             self.sync.just_caught_up = true;
             self.places.dirty = true;
             self.retry_held(cx)?;
+            self.anchor_everywhere(cx)?;
         }
         Ok(())
     }

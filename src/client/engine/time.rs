@@ -11,6 +11,7 @@ pub(super) struct Timers {
     pub receipts: Option<u64>,
     pub held: Option<u64>,
     pub upkeep: Option<u64>,
+    pub sweep: Option<u64>,
     pub errands: Option<u64>,
     /// The server refused or did not answer: no questions of our own until then.
     pause: Option<u64>,
@@ -57,8 +58,8 @@ impl Timers {
 
     /// The next moment after `now` at which something is due.
     pub(super) fn next(&self, now: u64, more: Option<u64>) -> Option<u64> {
-        let Self { expiry, prekeys, outbox, receipts, held, upkeep, errands, pause, bundles, failures: _ } = self;
-        [*expiry, *prekeys, *outbox, *receipts, *held, *upkeep, *errands, *pause, *bundles, more]
+        let Self { expiry, prekeys, outbox, receipts, held, upkeep, sweep, errands, pause, bundles, failures: _ } = self;
+        [*expiry, *prekeys, *outbox, *receipts, *held, *upkeep, *sweep, *errands, *pause, *bundles, more]
             .into_iter()
             .flatten()
             .filter(|at| *at > now)

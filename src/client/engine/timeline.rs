@@ -362,7 +362,9 @@ impl Engine {
                 if !matches!(line.value.body, LineBody::Text(_)) || line.value.edit.is_some_and(|old| old >= (rev, by.id)) {
                     return Ok(());
                 }
-                line.value.edit = Some((rev, by.id));
+                if let Some((_, old)) = line.value.edit.replace((rev, by.id)) {
+                    self.forget_sent(cx, line.key.author, old);
+                }
                 line.value.body = LineBody::Text(text);
                 line.value.mentions = mentions;
             }
@@ -375,7 +377,7 @@ impl Engine {
                         state.mentions = state.mentions.saturating_sub(u64::from(mention));
                     })?;
                 }
-                line.value.erase(LineBody::Deleted { by_moderator });
+                self.erase_line(cx, &mut line, LineBody::Deleted { by_moderator });
                 line.value.marks.retain(|mark| *mark != Mark::HiddenByServer);
             }
             Early::Reaction { emoji, sent_ms, on } => {
@@ -386,6 +388,21 @@ impl Engine {
         }
         line.value.revision += 1;
         self.put_line(cx, line)
+    }
+
+    /// Erases what was said, also what is kept to be sent again.
+    fn erase_line(&self, cx: &mut Cx<'_>, line: &mut Line, body: LineBody) {
+        self.forget_sent(cx, line.key.author, line.key.id);
+        if let Some((_, edit)) = line.value.edit {
+            self.forget_sent(cx, line.key.author, edit);
+        }
+        line.value.erase(body);
+    }
+
+    fn forget_sent(&self, cx: &mut Cx<'_>, author: UserId, id: MessageId) {
+        if author == self.me_id() {
+            cx.db.delete(Table::SentContents, id.as_bytes());
+        }
     }
 
     fn apply_timer(&mut self, cx: &mut Cx<'_>, origin: &Origin, seconds: u32) -> Result<(), StoreError> {
@@ -405,11 +422,11 @@ impl Engine {
     fn apply_receipt(&mut self, cx: &mut Cx<'_>, origin: &Origin, receipt: &content::Receipt) -> Result<(), StoreError> {
         let me = self.me_id();
         let mirrored = origin.author == me;
-        // About a DM it names one of the two users; about a channel, the channel.
-        let channel_id = match <[u8; 16]>::try_from(receipt.conv.as_slice()) {
-            Ok(conv) if self.places.channels.contains_key(&ChannelId::from_bytes(conv)) => ChannelId::from_bytes(conv),
-            _ => origin.channel_id,
-        };
+        // About a DM it names one of the two users; about a channel, the channel, of which its author has to be a member.
+        let named = <[u8; 16]>::try_from(receipt.conv.as_slice()).ok().map(ChannelId::from_bytes);
+        let is_members =
+            |channel: &ChannelId| self.log_of(*channel).is_some_and(|log| log.log.member(origin.author.as_bytes()).is_some());
+        let channel_id = named.filter(is_members).unwrap_or(origin.channel_id);
         for id in receipt.ids.iter().filter_map(|id| <[u8; 16]>::try_from(id.as_slice()).ok()).map(MessageId::from_bytes) {
             if mirrored {
                 // Another own device displayed these messages: their clocks run.
@@ -436,17 +453,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Moves the read marker: of this user, from this or another own device.
-    pub(super) fn read_up_to(&mut self, cx: &mut Cx<'_>, channel_id: ChannelId, seq: u64) -> Result<bool, StoreError> {
-        let state = self.places.state(channel_id);
-        let seq = seq.min(state.newest.max(self.places.channels.get(&channel_id).map_or(0, |channel| channel.head_seq)));
-        if seq <= state.read_seq {
+    /// The user has seen a channel on this device: the clocks of what was displayed now begin to run, and its authors learn it.
+    pub(super) fn read_here(&mut self, cx: &mut Cx<'_>, channel_id: ChannelId, seq: u64) -> Result<bool, StoreError> {
+        let before = self.places.state(channel_id).read_seq;
+        if !self.read_up_to(cx, channel_id, seq)? {
             return Ok(false);
         }
-        // The clocks of what was displayed now begin to run, and its author learns it.
-        for message in
-            cx.db.page(channel_id, Lines::All, From::After(Position::local(state.read_seq, i64::MAX as u64)), UNREAD_MAX)?
-        {
+        let seq = self.places.state(channel_id).read_seq;
+        let from = From::After(Position::local(before, i64::MAX as u64));
+        for message in cx.db.page(channel_id, Lines::All, from, UNREAD_MAX)? {
             if message.position.seq > seq {
                 break;
             }
@@ -457,6 +472,17 @@ impl Engine {
                     self.owe_receipt(cx, channel_id, line.key, content::RECEIPT_READ)?;
                 }
             }
+        }
+        Ok(true)
+    }
+
+    /// Moves the read marker: of this user, from this or another own device. It is the server's word, so it moves what is
+    /// counted and nothing else: who displayed a message says so in its own receipts.
+    pub(super) fn read_up_to(&mut self, cx: &mut Cx<'_>, channel_id: ChannelId, seq: u64) -> Result<bool, StoreError> {
+        let state = self.places.state(channel_id);
+        let seq = seq.min(state.newest.max(self.places.channels.get(&channel_id).map_or(0, |channel| channel.head_seq)));
+        if seq <= state.read_seq {
+            return Ok(false);
         }
         let (mut unread, mut mentions) = (0, 0);
         for message in cx.db.page(channel_id, Lines::All, From::After(Position::local(seq, i64::MAX as u64)), UNREAD_MAX)? {
@@ -618,7 +644,7 @@ impl Engine {
                 && let Some(mut line) = Line::load(&cx.db, channel_id, key)?
                 && !line.value.is_erased()
             {
-                line.value.erase(LineBody::Expired);
+                self.erase_line(cx, &mut line, LineBody::Expired);
                 line.value.revision += 1;
                 self.put_line(cx, line)?;
             }

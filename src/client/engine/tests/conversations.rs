@@ -405,7 +405,7 @@ fn the_history_is_searched_by_words_people_and_places() {
 }
 
 /// Bo makes a new identity on an empty machine.
-fn reset_identity(world: &mut World, who: Who) -> Who {
+pub(super) fn reset_identity(world: &mut World, who: Who) -> Who {
     let user = world.clients[who].user.clone();
     let addr = world.clients[who].addr.unwrap();
     world.disconnect(who);

@@ -1,6 +1,7 @@
 //! Engines joined by a [`Server`](server::Server) model: a [`World`] of people whose lines drop, whose clients crash between
 //! saving and sending, and who must all end with the same conversation.
 
+mod attacks;
 mod channels;
 mod conversations;
 mod liars;
@@ -45,6 +46,7 @@ struct Client {
 
 type Filter = Box<dyn FnMut(Who, &mut ServerFrame) -> bool>;
 type Tamper = Box<dyn FnMut(Who, &Request, &mut serde_json::Value)>;
+type Cut = Box<dyn FnMut(Who, &Request) -> bool>;
 
 struct World {
     server: Server,
@@ -54,6 +56,8 @@ struct World {
     filter: Option<Filter>,
     /// Answers over HTTP pass here.
     tamper: Option<Tamper>,
+    /// Requests over HTTP that never arrive.
+    cut: Option<Cut>,
 }
 
 /// An index into [`World::clients`].
@@ -61,7 +65,7 @@ type Who = usize;
 
 impl World {
     fn new() -> Self {
-        Self { server: Server::new(START), clients: Vec::new(), rng: TestRng::new(1), filter: None, tamper: None }
+        Self { server: Server::new(START), clients: Vec::new(), rng: TestRng::new(1), filter: None, tamper: None, cut: None }
     }
 
     /// A world with these people, each with one device, online.
@@ -181,6 +185,11 @@ impl World {
                 }
             }
             Output::Http(request) => {
+                if self.cut.as_mut().is_some_and(|cut| cut(who, &request)) {
+                    let answer = Err(crate::client::engine::Unreachable { why: "cut".into() });
+                    self.clients[who].queue.push_back(Input::Http { tag: request.tag, answer });
+                    return;
+                }
                 let client = &self.clients[who];
                 let addr = client.addr.unwrap_or(DeviceAddr { user_id: client.user.id, device_id: 0 });
                 let mut pushes = Vec::new();

@@ -101,6 +101,9 @@ pub struct Server {
     pub refuse_sends: Option<(ErrorCode, u32)>,
     /// What such a refusal says beside its code.
     pub refuse_details: Option<serde_json::Value>,
+    /// Ops are refused so many times as if others had come first, and kept here.
+    pub refuse_ops: u32,
+    pub refused_ops: Vec<Vec<u8>>,
     pub bundle_fetches: u32,
     pub requests: Vec<String>,
 }
@@ -142,6 +145,8 @@ impl Server {
             lose_answers: 0,
             refuse_sends: None,
             refuse_details: None,
+            refuse_ops: 0,
+            refused_ops: Vec::new(),
             bundle_fetches: 0,
             requests: Vec::new(),
         }
@@ -897,6 +902,12 @@ impl Server {
     /// The one door for ops: verified as a client would, then told.
     fn apply_op(&mut self, log_id: LogId, op: Vec<u8>, out: &mut Pushes) -> Result<u64, Refusal> {
         let parsed = Op::parse(&op).map_err(|_| Refusal { code: ErrorCode::Validation, details: None })?;
+        if self.refuse_ops > 0 {
+            self.refuse_ops -= 1;
+            self.refused_ops.push(op);
+            let head_seq = self.logs.get(&log_id).map_or(0, |logged| logged.log.epoch());
+            return Err(Refusal { code: ErrorCode::StaleLog, details: Some(json!({ "head_seq": head_seq })) });
+        }
         if let Some(logged) = self.logs.get(&log_id) {
             if logged.ops.get(parsed.seq as usize) == Some(&op) {
                 return Ok(parsed.seq);
