@@ -63,7 +63,7 @@ CREATE TABLE members (
     joined_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (log_id, user_id)
 );
-CREATE INDEX members_user_id ON members (user_id);
+CREATE INDEX members_user_id ON members (user_id, log_id);
 
 CREATE TABLE bans (
     log_id uuid NOT NULL REFERENCES logs (id) ON DELETE CASCADE,

@@ -44,7 +44,7 @@ CREATE TABLE channel_states (
     timed_out_until timestamptz,
     PRIMARY KEY (channel_id, user_id)
 );
-CREATE INDEX channel_states_user_id ON channel_states (user_id);
+CREATE INDEX channel_states_user_id ON channel_states (user_id, channel_id);
 
 -- Who reads which channel, and with which role: the members of its log, who must still be in its community, and the two of
 -- a DM. Every right to see a channel is asked here.

@@ -4,6 +4,9 @@
 -- A send holds its channel's membership log FOR SHARE until it has committed; whoever changes membership holds it FOR UPDATE.
 -- So no row of somebody who was removed has a seq after the removal. Every statement below has a snapshot of its own and sees
 -- what was committed before the locks were taken.
+--
+-- A connection plans these statements once, perhaps while a table is empty. `LATERAL (… OFFSET 0)` leaves the planner one
+-- choice, the look-up by key, so that a plan stays right however big the tables grow.
 
 CREATE INDEX messages_pins ON messages (channel_id, target_id, seq) WHERE kind IN ('pin', 'unpin');
 
@@ -30,10 +33,13 @@ CREATE VIEW log_shrinks AS
 -- Takes the locks of a write into these channels, in the order that everybody keeps.
 CREATE FUNCTION lock_channels(p_channel uuid[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM 1 FROM logs
-      WHERE id IN (SELECT unnest(ARRAY[c.log_id, c.community_id]) FROM channels c WHERE c.id = ANY (p_channel) AND c.log_id IS NOT NULL)
-      ORDER BY id FOR SHARE;
-    PERFORM 1 FROM channel_heads WHERE channel_id = ANY (p_channel) ORDER BY channel_id FOR NO KEY UPDATE;
+    PERFORM 1 FROM (SELECT DISTINCT unnest(ARRAY[c.log_id, c.community_id]) AS id
+                      FROM unnest(p_channel) AS d (id)
+                     CROSS JOIN LATERAL (SELECT x.log_id, x.community_id FROM channels x WHERE x.id = d.id OFFSET 0) c
+                     WHERE c.log_id IS NOT NULL ORDER BY 1) l
+      CROSS JOIN LATERAL (SELECT 1 FROM logs x WHERE x.id = l.id FOR SHARE) locked;
+    PERFORM 1 FROM (SELECT DISTINCT unnest(p_channel) AS id ORDER BY 1) d
+      CROSS JOIN LATERAL (SELECT 1 FROM channel_heads x WHERE x.channel_id = d.id FOR NO KEY UPDATE) locked;
 END
 $$;
 
@@ -53,15 +59,18 @@ $$;
 CREATE FUNCTION stale_devices(
     p_channel uuid[], p_user uuid[], p_device integer[],
     c_row integer[], c_user uuid[], c_device integer[], l_row integer[], l_user uuid[], l_seq bigint[]
-) RETURNS jsonb[] LANGUAGE sql STABLE AS $$
+) RETURNS jsonb[] LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (
     WITH asked AS (
         SELECT a.ord, a.user_id, a.device_id, c.dm_low, c.dm_high
           FROM unnest(p_channel, p_user, p_device) WITH ORDINALITY AS a (channel_id, user_id, device_id, ord)
-          LEFT JOIN channels c ON c.id = a.channel_id AND c.kind = 'dm'
+          LEFT JOIN LATERAL (SELECT x.dm_low, x.dm_high FROM channels x WHERE x.id = a.channel_id AND x.kind = 'dm' OFFSET 0) c ON true
     ), wanted AS (
-        SELECT a.ord, d.user_id, d.device_id
-          FROM asked a JOIN devices d ON d.user_id IN (a.dm_low, a.dm_high)
-         WHERE NOT (d.user_id = a.user_id AND d.device_id = a.device_id)
+        SELECT a.ord, p.user_id, d.device_id
+          FROM asked a CROSS JOIN LATERAL (VALUES (a.dm_low), (a.dm_high)) AS p (user_id)
+         CROSS JOIN LATERAL (SELECT x.device_id FROM devices x WHERE x.user_id = p.user_id OFFSET 0) d
+         WHERE NOT (p.user_id = a.user_id AND d.device_id = a.device_id)
     ), given AS (
         SELECT g.ord, g.user_id, g.device_id FROM unnest(c_row, c_user, c_device) AS g (ord, user_id, device_id)
     ), missing AS (
@@ -70,20 +79,19 @@ CREATE FUNCTION stale_devices(
     ), extra AS (
         SELECT ord, jsonb_agg(jsonb_build_object('user_id', user_id, 'device_id', device_id)) AS list
           FROM (SELECT * FROM given EXCEPT SELECT * FROM wanted) e GROUP BY ord
-    ), heads AS (
-        SELECT a.ord, jsonb_object_agg(i.user_id, i.head_seq) AS list
-          FROM asked a JOIN identities i ON i.user_id IN (a.dm_low, a.dm_high) AND i.current GROUP BY a.ord
     ), old AS (
-        SELECT DISTINCT a.ord FROM asked a JOIN unnest(l_row, l_user, l_seq) AS l (ord, user_id, seq) ON l.ord = a.ord
-          LEFT JOIN identities i ON i.user_id = l.user_id AND i.current
+        SELECT DISTINCT l.ord FROM unnest(l_row, l_user, l_seq) AS l (ord, user_id, seq)
+          LEFT JOIN LATERAL (SELECT x.head_seq FROM identities x WHERE x.user_id = l.user_id AND x.current OFFSET 0) i ON true
          WHERE l.seq IS DISTINCT FROM coalesce(i.head_seq, 0)
     )
     SELECT array_agg(
         CASE WHEN a.dm_low IS NOT NULL AND (missing.ord IS NOT NULL OR extra.ord IS NOT NULL OR old.ord IS NOT NULL) THEN
-            jsonb_build_object('missing', coalesce(missing.list, '[]'), 'extra', coalesce(extra.list, '[]'),
-                               'device_lists', coalesce(heads.list, '{}'))
+            jsonb_build_object('missing', coalesce(missing.list, '[]'), 'extra', coalesce(extra.list, '[]'), 'device_lists', (
+                SELECT coalesce(jsonb_object_agg(i.user_id, i.head_seq), '{}')
+                  FROM identities i WHERE i.user_id IN (a.dm_low, a.dm_high) AND i.current))
         END ORDER BY a.ord)
-      FROM asked a LEFT JOIN missing USING (ord) LEFT JOIN extra USING (ord) LEFT JOIN heads USING (ord) LEFT JOIN old USING (ord)
+      FROM asked a LEFT JOIN missing USING (ord) LEFT JOIN extra USING (ord) LEFT JOIN old USING (ord));
+END
 $$;
 
 -- A batch of sends over several channels, in the order of the arrays; one answer for each, by its place (`ord`, from 1).
@@ -107,26 +115,38 @@ DECLARE
 BEGIN
     PERFORM lock_channels(p_channel);
     v_now := date_trunc('milliseconds', clock_timestamp());
-    IF cardinality(c_row) > 0 OR cardinality(l_row) > 0
-       OR EXISTS (SELECT 1 FROM channels c WHERE c.id = ANY (p_channel) AND c.kind = 'dm') THEN
+    -- What people write in a channel has a ciphertext, so without a missing one there is no direct message in the batch.
+    IF array_position(p_ciphertext, NULL) IS NOT NULL THEN
         v_stale := stale_devices(p_channel, p_user, p_device, c_row, c_user, c_device, l_row, l_user, l_seq);
     END IF;
 
+    -- No step joins two of these lists by row: the work is linear in the batch.
     RETURN QUERY
     WITH asked AS (
         SELECT * FROM unnest(p_id, p_channel, p_kind, p_user, p_device, p_thread, p_reply, p_target, p_ciphertext, p_nonce, p_files,
                              p_hash, p_epoch, p_expires_in, p_limited) WITH ORDINALITY
             AS a (id, channel_id, kind, user_id, device_id, thread_id, reply_to_id, target_id, ciphertext, nonce, files,
                   hash, epoch, expires_in, limited, ord)
-    ), judged AS MATERIALIZED (
-        SELECT a.ord, a.id, a.channel_id, c.log_id, l.head_seq AS log_seq, g.shrink_seq, h.head_seq, c.slow_mode_s,
-               greatest(v_now, date_trunc('milliseconds', h.last_at)) AS now_at,
+    ), places AS MATERIALIZED (
+        SELECT c.*, h.head_seq, greatest(v_now, date_trunc('milliseconds', h.last_at)) AS now_at,
+               l.head_seq AS log_seq, l.shrink_seq AS epoch_min, l.shrink_seq + coalesce(o.shrink_seq, 0) AS shrink_seq
+          FROM (SELECT DISTINCT unnest(p_channel) AS id) d
+         CROSS JOIN LATERAL (SELECT x.id, x.kind, x.community_id, x.log_id, x.dm_low, x.dm_high, x.archived, x.read_only,
+                                    x.slow_mode_s, x.message_ttl_s
+                               FROM channels x WHERE x.id = d.id AND x.deleted_at IS NULL OFFSET 0) c
+         CROSS JOIN LATERAL (SELECT x.head_seq, x.last_at FROM channel_heads x WHERE x.channel_id = d.id OFFSET 0) h
+          LEFT JOIN LATERAL (SELECT x.head_seq, x.shrink_seq FROM logs x WHERE x.id = c.log_id OFFSET 0) l ON true
+          LEFT JOIN LATERAL (SELECT x.shrink_seq FROM logs x
+                              WHERE x.id = c.community_id AND c.community_id <> c.log_id OFFSET 0) o ON true
+    ), judged AS (
+        SELECT a.ord, a.id, a.channel_id, a.kind, a.user_id, a.device_id, a.thread_id, a.reply_to_id, a.target_id, a.ciphertext,
+               a.nonce, a.files, a.hash, c.log_id, c.log_seq, c.shrink_seq, c.head_seq, c.slow_mode_s, c.now_at,
                least(a.expires_in, c.message_ttl_s) AS ttl, old.seq AS old_seq, old.created_at AS old_at, s.timed_out_until,
                s.last_sent_at,
                CASE
-                 WHEN h.channel_id IS NULL OR c.deleted_at IS NOT NULL THEN 'not_found'
+                 WHEN c.id IS NULL THEN 'not_found'
                  WHEN c.kind = 'dm' AND a.user_id NOT IN (c.dm_low, c.dm_high) THEN 'not_found'
-                 WHEN c.kind <> 'dm' AND m.user_id IS NULL THEN
+                 WHEN c.kind <> 'dm' AND (m.role IS NULL OR c.log_id <> c.community_id AND o.role IS NULL) THEN
                    CASE WHEN EXISTS (SELECT 1 FROM bans b WHERE b.log_id IN (c.log_id, c.community_id) AND b.user_id = a.user_id)
                         THEN 'banned' ELSE 'not_found' END
                  WHEN old.id IS NOT NULL THEN
@@ -138,12 +158,13 @@ BEGIN
                  WHEN s.timed_out_until > v_now THEN 'timed_out'
                  WHEN c.archived AND a.kind <> 'delete' THEN 'archived'
                  WHEN (c.read_only OR c.kind = 'announcement') AND m.role < 1 AND a.kind <> 'delete' THEN 'read_only'
-                 WHEN c.kind = 'dm' AND EXISTS (
-                        SELECT 1 FROM blocks b WHERE (b.user_id, b.blocked_id) IN ((c.dm_low, c.dm_high), (c.dm_high, c.dm_low))
+                 WHEN c.kind = 'dm' AND (
+                        EXISTS (SELECT 1 FROM blocks b WHERE b.user_id = c.dm_low AND b.blocked_id = c.dm_high)
+                        OR EXISTS (SELECT 1 FROM blocks b WHERE b.user_id = c.dm_high AND b.blocked_id = c.dm_low)
                       ) THEN 'blocked'
                  WHEN (c.kind = 'dm') <> (a.ciphertext IS NULL) AND a.kind NOT IN ('pin', 'unpin') THEN 'validation'
-                 WHEN a.epoch > l.head_seq THEN 'validation'
-                 WHEN a.epoch < l.shrink_seq THEN 'stale_log'
+                 WHEN a.epoch > c.log_seq THEN 'validation'
+                 WHEN a.epoch < c.epoch_min THEN 'stale_log'
                  WHEN a.target_id IS NOT NULL AND t.id IS NULL THEN 'not_found'
                  WHEN a.target_id IS NOT NULL AND t.deleted_at IS NOT NULL AND a.kind NOT IN ('delete', 'unpin') THEN 'not_found'
                  WHEN a.kind IN ('edit', 'reaction', 'poll_vote', 'delete') AND t.sender_id IS NULL AND t.kind <> 'webhook' THEN 'forbidden'
@@ -160,57 +181,56 @@ BEGIN
                  ELSE 'ok'
                END AS code
           FROM asked a
-          LEFT JOIN channels c ON c.id = a.channel_id
-          LEFT JOIN channel_heads h ON h.channel_id = c.id
-          LEFT JOIN logs l ON l.id = c.log_id
-          LEFT JOIN log_shrinks g ON g.log_id = c.log_id
-          LEFT JOIN members m ON m.log_id = c.log_id AND m.user_id = a.user_id
-               AND (c.log_id = c.community_id
-                    OR EXISTS (SELECT 1 FROM members o WHERE o.log_id = c.community_id AND o.user_id = a.user_id))
-          LEFT JOIN users u ON u.id = a.user_id
-          LEFT JOIN devices d ON d.user_id = a.user_id AND d.device_id = a.device_id
-          LEFT JOIN channel_states s ON s.channel_id = c.id AND s.user_id = a.user_id
-          LEFT JOIN messages old ON old.id = a.id
-          LEFT JOIN messages t ON t.id = a.target_id AND t.channel_id = a.channel_id
+          LEFT JOIN places c ON c.id = a.channel_id
+          LEFT JOIN LATERAL (SELECT x.role FROM members x WHERE x.log_id = c.log_id AND x.user_id = a.user_id OFFSET 0) m ON true
+          -- Who reads a private place must still be in its community.
+          LEFT JOIN LATERAL (SELECT x.role FROM members x WHERE x.log_id = c.community_id AND x.user_id = a.user_id
+                                AND c.community_id <> c.log_id OFFSET 0) o ON true
+          LEFT JOIN LATERAL (SELECT x.suspended_at, x.deleted_at FROM users x WHERE x.id = a.user_id OFFSET 0) u ON true
+          LEFT JOIN LATERAL (SELECT x.device_id FROM devices x
+                              WHERE x.user_id = a.user_id AND x.device_id = a.device_id OFFSET 0) d ON true
+          LEFT JOIN LATERAL (SELECT x.timed_out_until, x.last_sent_at FROM channel_states x
+                              WHERE x.channel_id = c.id AND x.user_id = a.user_id OFFSET 0) s ON true
+          LEFT JOIN LATERAL (SELECT x.id, x.channel_id, x.seq, x.sender_id, x.sender_device, x.content_hash, x.created_at
+                               FROM messages x WHERE x.id = a.id OFFSET 0) old ON true
+          LEFT JOIN LATERAL (SELECT x.id, x.channel_id, x.kind, x.sender_id, x.deleted_at
+                               FROM messages x WHERE x.id = a.target_id OFFSET 0) t ON t.channel_id = a.channel_id
+         -- Judged once, not again for the sorting below.
+        OFFSET 0
     ), numbered AS MATERIALIZED (
-        SELECT j.ord, j.head_seq + row_number() OVER (PARTITION BY j.channel_id ORDER BY j.ord) AS seq
-          FROM judged j WHERE j.code = 'ok'
+        SELECT j.*, j.head_seq + row_number() OVER (PARTITION BY j.channel_id, j.code = 'ok' ORDER BY j.ord) AS seq FROM judged j
     ), stored AS (
         INSERT INTO messages (channel_id, seq, id, log_seq, kind, sender_id, sender_device, thread_id, reply_to_id, target_id,
                               ciphertext, nonce, file_ids, content_hash, created_at, expires_at)
-        SELECT j.channel_id, n.seq, a.id, j.log_seq, a.kind, a.user_id, a.device_id, a.thread_id, a.reply_to_id, a.target_id,
-               a.ciphertext, a.nonce, coalesce(a.files::uuid[], '{}'), a.hash, j.now_at, j.now_at + make_interval(secs => j.ttl)
-          FROM numbered n JOIN judged j USING (ord) JOIN asked a USING (ord)
-         ORDER BY n.ord
+        SELECT n.channel_id, n.seq, n.id, n.log_seq, n.kind, n.user_id, n.device_id, n.thread_id, n.reply_to_id, n.target_id,
+               n.ciphertext, n.nonce, coalesce(n.files::uuid[], '{}'), n.hash, n.now_at, n.now_at + make_interval(secs => n.ttl)
+          FROM numbered n WHERE n.code = 'ok'
     ), copied AS (
         INSERT INTO message_copies (channel_id, seq, user_id, device_id, ciphertext, nonce)
-        SELECT j.channel_id, n.seq, g.user_id, g.device_id, g.ciphertext, g.nonce
+        SELECT n.channel_id, n.seq, g.user_id, g.device_id, g.ciphertext, g.nonce
           FROM unnest(c_row, c_user, c_device, c_ciphertext, c_nonce) AS g (ord, user_id, device_id, ciphertext, nonce)
-          JOIN numbered n USING (ord) JOIN judged j USING (ord)
-         WHERE g.ciphertext IS NOT NULL
+          JOIN numbered n USING (ord) WHERE n.code = 'ok' AND g.ciphertext IS NOT NULL
     ), moved AS (
         UPDATE channel_heads h SET head_seq = n.head_seq, last_at = n.now_at
-          FROM (SELECT j.channel_id, max(n.seq) AS head_seq, max(j.now_at) AS now_at
-                  FROM numbered n JOIN judged j USING (ord) GROUP BY j.channel_id) n
+          FROM (SELECT channel_id, max(seq) AS head_seq, max(now_at) AS now_at FROM numbered WHERE code = 'ok' GROUP BY channel_id) n
          WHERE h.channel_id = n.channel_id
     ), slowed AS (
         INSERT INTO channel_states AS s (channel_id, user_id, last_sent_at)
-        SELECT DISTINCT ON (a.channel_id, a.user_id) a.channel_id, a.user_id, j.now_at
-          FROM judged j JOIN asked a USING (ord) WHERE j.code = 'ok' AND j.slow_mode_s > 0 AND a.kind IN ('message', 'poll')
+        SELECT DISTINCT ON (n.channel_id, n.user_id) n.channel_id, n.user_id, n.now_at
+          FROM numbered n WHERE n.code = 'ok' AND n.slow_mode_s > 0 AND n.kind IN ('message', 'poll')
         ON CONFLICT (channel_id, user_id) DO UPDATE SET last_sent_at = EXCLUDED.last_sent_at
     )
-    SELECT j.ord::integer, j.code,
-           CASE j.code WHEN 'ok' THEN n.seq WHEN 'duplicate' THEN j.old_seq END,
-           (extract(epoch FROM CASE j.code WHEN 'ok' THEN j.now_at WHEN 'duplicate' THEN j.old_at END) * 1000)::bigint,
-           j.log_id, j.log_seq, j.shrink_seq, (extract(epoch FROM j.now_at) * 1000)::bigint + j.ttl::bigint * 1000,
-           CASE j.code
-             WHEN 'stale_log' THEN jsonb_build_object('head_seq', j.log_seq)
-             WHEN 'stale_devices' THEN v_stale[j.ord]
-             WHEN 'timed_out' THEN jsonb_build_object('retry_after_ms', ceil(extract(epoch FROM j.timed_out_until - v_now) * 1000)::bigint)
+    SELECT n.ord::integer, n.code, CASE n.code WHEN 'ok' THEN n.seq WHEN 'duplicate' THEN n.old_seq END,
+           (extract(epoch FROM CASE n.code WHEN 'ok' THEN n.now_at WHEN 'duplicate' THEN n.old_at END) * 1000)::bigint,
+           n.log_id, n.log_seq, n.shrink_seq, (extract(epoch FROM n.now_at) * 1000)::bigint + n.ttl::bigint * 1000,
+           CASE n.code
+             WHEN 'stale_log' THEN jsonb_build_object('head_seq', n.log_seq)
+             WHEN 'stale_devices' THEN v_stale[n.ord]
+             WHEN 'timed_out' THEN jsonb_build_object('retry_after_ms', ceil(extract(epoch FROM n.timed_out_until - v_now) * 1000)::bigint)
              WHEN 'slow_mode' THEN jsonb_build_object('retry_after_ms', greatest(1, ceil(extract(epoch FROM
-                    coalesce(j.last_sent_at, v_now) + make_interval(secs => j.slow_mode_s) - v_now) * 1000)::bigint))
+                    coalesce(n.last_sent_at, v_now) + make_interval(secs => n.slow_mode_s) - v_now) * 1000)::bigint))
            END::text
-      FROM judged j LEFT JOIN numbered n USING (ord);
+      FROM numbered n;
 
     -- A delete takes effect at once: its target, and all that was aimed at it but the deletes themselves.
     IF 'delete' = ANY (p_kind) THEN
