@@ -74,7 +74,7 @@ async fn sync(State(app): State<AppState>, auth: Auth, Json(request): Json<SyncR
     let asked = behind.iter().copied().chain(of(true));
     let mut more = asked.into_iter().any(|(stream, after)| given.get(&stream).unwrap_or(&after) < &heads[&stream]);
     let mut inbox = match device {
-        Some(device) => inbox::page(&mut conn, device, 0, INBOX_PAGE + 1).await?,
+        Some(device) => inbox::page(&mut conn, device, 0, INBOX_PAGE + 1).await?.frames,
         None => Vec::new(),
     };
     let mut bytes = 0;

@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, Utc};
 use diesel::QueryableByName;
-use diesel::sql_types::{Array, BigInt, Bytea, Integer, Jsonb, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Bytea, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl as _;
 use uuid::Uuid;
 
@@ -53,43 +53,62 @@ pub async fn append(conn: &mut Conn, from: DeviceAddr, batch: &SendDevices) -> Q
     Ok(if answer.code == "ok" { Delivery::Done { missing: devices } } else { Delivery::Full { devices } })
 }
 
+/// A piece of an inbox.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// The oldest frames after the position that was asked for.
+    pub frames: Vec<DeviceMessage>,
+    /// The newest number that the inbox ever gave, at the same moment.
+    pub head: u64,
+}
+
 /// The oldest frames after a position.
 ///
 /// # Errors
 /// Of the database.
-pub async fn page(conn: &mut Conn, device: DeviceAddr, after: u64, limit: i64) -> QueryResult<Vec<DeviceMessage>> {
+pub async fn page(conn: &mut Conn, device: DeviceAddr, after: u64, limit: i64) -> QueryResult<Page> {
     #[derive(QueryableByName)]
     struct Record {
         #[diesel(sql_type = BigInt)]
-        inbox_seq: i64,
-        #[diesel(sql_type = SqlUuid)]
-        from_user: Uuid,
-        #[diesel(sql_type = Integer)]
-        from_device: i32,
-        #[diesel(sql_type = Bytea)]
-        ciphertext: Vec<u8>,
-        #[diesel(sql_type = Bytea)]
-        nonce: Vec<u8>,
-        #[diesel(sql_type = Timestamptz)]
-        created_at: DateTime<Utc>,
+        inbox_head: i64,
+        #[diesel(sql_type = Nullable<BigInt>)]
+        inbox_seq: Option<i64>,
+        #[diesel(sql_type = Nullable<SqlUuid>)]
+        from_user: Option<Uuid>,
+        #[diesel(sql_type = Nullable<Integer>)]
+        from_device: Option<i32>,
+        #[diesel(sql_type = Nullable<Bytea>)]
+        ciphertext: Option<Vec<u8>>,
+        #[diesel(sql_type = Nullable<Bytea>)]
+        nonce: Option<Vec<u8>>,
+        #[diesel(sql_type = Nullable<Timestamptz>)]
+        created_at: Option<DateTime<Utc>>,
     }
-    let records: Vec<Record> = sql("SELECT inbox_seq, from_user, from_device, ciphertext, nonce, created_at FROM inbox
-          WHERE user_id = $1 AND device_id = $2 AND inbox_seq > $3 ORDER BY inbox_seq LIMIT $4")
+    // An inbox without frames has one row, with its head alone.
+    let records: Vec<Record> = sql(
+        "SELECT d.inbox_head, i.* FROM devices d
+           LEFT JOIN LATERAL (SELECT inbox_seq, from_user, from_device, ciphertext, nonce, created_at FROM inbox
+                               WHERE user_id = $1 AND device_id = $2 AND inbox_seq > $3 ORDER BY inbox_seq LIMIT $4) i ON true
+          WHERE d.user_id = $1 AND d.device_id = $2 ORDER BY i.inbox_seq",
+    )
     .bind::<SqlUuid, _>(device.user_id.0)
     .bind::<Integer, _>(device.device_id.cast_signed())
     .bind::<BigInt, _>(i64::try_from(after).unwrap_or(i64::MAX))
     .bind::<BigInt, _>(limit)
     .load(conn)
     .await?;
-    let message = |record: Record| DeviceMessage {
-        inbox_seq: record.inbox_seq.unsigned_abs(),
-        from_user: UserId(record.from_user),
-        from_device: record.from_device.cast_unsigned(),
-        ciphertext: Blob(record.ciphertext),
-        nonce: Blob(record.nonce),
-        created_at: record.created_at.into(),
+    let head = if let [record, ..] = &*records { record.inbox_head.unsigned_abs() } else { 0 };
+    let message = |record: Record| {
+        Some(DeviceMessage {
+            inbox_seq: record.inbox_seq?.unsigned_abs(),
+            from_user: UserId(record.from_user?),
+            from_device: record.from_device?.cast_unsigned(),
+            ciphertext: Blob(record.ciphertext?),
+            nonce: Blob(record.nonce?),
+            created_at: record.created_at?.into(),
+        })
     };
-    Ok(records.into_iter().map(message).collect())
+    Ok(Page { frames: records.into_iter().filter_map(message).collect(), head })
 }
 
 /// The device has these frames: they are deleted.

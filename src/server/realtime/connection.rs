@@ -145,7 +145,12 @@ pub async fn serve<S: Socket, H: Handler>(
             received = socket.next(), if work.is_none() => {
                 pulse.alive();
                 match received {
-                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                    // The library has answered a ping already; what remains is to count it.
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => {
+                        if bucket.take().is_err() {
+                            return Outcome::close(close::FLOODING, "too many frames");
+                        }
+                    }
                     Some(Ok(Message::Close(_))) | None => return Outcome::Gone,
                     Some(Err(error)) => return fault(&error),
                     Some(Ok(message)) => match (bucket.take(), decode(&message, encoding)) {

@@ -22,7 +22,7 @@ use crate::server::error::ApiError;
 
 use super::frames::{self, Shared};
 use super::hub::{Hub, Position, Published};
-use super::queue::End;
+use super::queue::{End, Wakes};
 
 /// Between two looks at all heard streams.
 const LOOK: Duration = Duration::from_secs(1);
@@ -60,30 +60,36 @@ impl Fanout {
     }
 
     /// A row of a channel that was committed just now.
-    pub fn row(&self, row: Row, audience: AudienceId, shrink_seq: u64) {
+    pub fn row(&self, row: Row, audience: AudienceId, shrink_seq: u64, wakes: &mut Wakes) {
         let at = Position { stream: row.channel_id.into(), audience, seq: row.seq, shrink_seq };
         let spoken = self.hub().encodings(audience);
         let frame = event(at, StreamItem::Row(Box::new(row)));
         let shared = Shared::new(&frame, spoken);
-        let published = self.hub().publish(at, |peer| shared.message(peer.encoding));
+        let published = self.hub().publish(at, wakes, |peer| shared.message(peer.encoding));
         if matches!(published, Published::Gap | Published::Stale) {
             self.look_at(at.stream);
         }
     }
 
     /// A row of a direct message that was committed just now: every device gets its own copy, the sending one none.
-    pub fn dm_row(&self, row: Row, copies: Vec<Copy>) {
+    pub fn dm_row(&self, row: Row, copies: Vec<Copy>, wakes: &mut Wakes) {
         let stream = StreamId::from(row.channel_id);
         let at = Position { stream, audience: AudienceId(stream.0), seq: row.seq, shrink_seq: 0 };
         let copies =
             copies.into_iter().map(|copy| (DeviceAddr::new(copy.user_id, copy.device_id), (copy.ciphertext, copy.nonce)));
-        if self.push_dm(at, row, copies.collect()) == Published::Gap {
+        if self.push_dm(at, row, copies.collect(), wakes) == Published::Gap {
             self.look_at(stream);
         }
     }
 
-    fn push_dm(&self, at: Position, mut row: Row, mut copies: HashMap<DeviceAddr, (Blob, Blob)>) -> Published {
-        self.hub().publish(at, |peer| {
+    fn push_dm(
+        &self,
+        at: Position,
+        mut row: Row,
+        mut copies: HashMap<DeviceAddr, (Blob, Blob)>,
+        wakes: &mut Wakes,
+    ) -> Published {
+        self.hub().publish(at, wakes, |peer| {
             let copy = peer.device_id.and_then(|device| copies.remove(&DeviceAddr::new(peer.user_id, device)));
             (row.ciphertext, row.nonce) = copy.unzip();
             frames::encode(&event(at, StreamItem::Row(Box::new(row.clone()))), peer.encoding)
@@ -241,7 +247,7 @@ impl Fanout {
                 let copies = delivery::copies(&mut conn, row.channel_id, row.seq, row.seq).await?;
                 let copies = copies.into_iter().map(|copy| (copy.device(), (Blob(copy.ciphertext), Blob(copy.nonce))));
                 let at = Position { stream: at.stream, audience: at.audience, seq: row.seq, shrink_seq: 0 };
-                self.push_dm(at, row, copies.collect());
+                self.push_dm(at, row, copies.collect(), &mut Wakes::default());
             }
         }
         if full {
@@ -261,7 +267,7 @@ impl Fanout {
         };
         let spoken = self.hub().encodings(at.audience);
         let shared = Shared::new(&ServerFrame::Event(item), spoken);
-        let published = self.hub().publish(at, |peer| shared.message(peer.encoding));
+        let published = self.hub().publish(at, &mut Wakes::default(), |peer| shared.message(peer.encoding));
         if gained && published == Published::Pushed {
             // The change may have been made by another node.
             self.access_changed(UserId(at.stream.0));

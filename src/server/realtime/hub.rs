@@ -18,7 +18,7 @@ use crate::protocol::ids::{DeviceAddr, DeviceId, SessionId, StreamId, UserId};
 use crate::protocol::users::Status;
 
 use super::super::db::delivery::{Access, AudienceId};
-use super::queue::{Class, End, Queue};
+use super::queue::{Class, End, Queue, Wakes};
 
 /// One connection of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,7 +101,12 @@ impl Hub {
     /// Pushes the event if it is the next one of its stream. `frame` gives the message for one connection.
     ///
     /// A stream that is unknown while somebody hears its audience is new: its first event is 1.
-    pub fn publish(&mut self, at: Position, mut frame: impl FnMut(&Peer) -> Option<Message>) -> Published {
+    pub fn publish(
+        &mut self,
+        at: Position,
+        wakes: &mut Wakes,
+        mut frame: impl FnMut(&Peer) -> Option<Message>,
+    ) -> Published {
         let Some(audience) = self.audiences.get_mut(&at.audience) else { return Published::Pushed };
         if at.shrink_seq > audience.shrink_seq {
             return Published::Stale;
@@ -121,7 +126,7 @@ impl Hub {
         stream.moved_at = self.clock;
         for (_, peer) in &audience.listeners {
             if let Some(message) = frame(peer) {
-                peer.queue.push(message, Class::Durable);
+                peer.queue.push_in(message, Class::Durable, wakes);
             }
         }
         Published::Pushed

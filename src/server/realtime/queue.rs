@@ -79,9 +79,25 @@ struct State {
     waker: Option<Waker>,
 }
 
+/// Connections that have something new. They are woken together, when this is dropped: whatever one batch brought for a
+/// connection then leaves in one write.
+#[derive(Default)]
+pub struct Wakes(Vec<Waker>);
+
+impl Drop for Wakes {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(Waker::wake);
+    }
+}
+
 impl Queue {
     /// Adds a frame; never waits. After the end nothing is kept.
     pub fn push(&self, message: Message, class: Class) {
+        self.push_in(message, class, &mut Wakes::default());
+    }
+
+    /// As [`push`](Self::push), together with others.
+    pub fn push_in(&self, message: Message, class: Class, wakes: &mut Wakes) {
         let size = size(&message);
         let mut state = self.lock();
         if state.end.is_some() {
@@ -97,7 +113,7 @@ impl Queue {
             state.bytes = bytes;
             state.frames.push_back(message);
         }
-        wake(state);
+        wakes.0.extend(state.waker.take());
     }
 
     /// The inbox of the connection's device has something new.
@@ -268,6 +284,27 @@ mod tests {
         assert_eq!(queue.len(), FRAMES_MAX / 2);
         queue.push(text(0), Class::Durable);
         assert_eq!(queue.len(), FRAMES_MAX / 2 + 1);
+    }
+
+    #[test]
+    fn a_connection_is_woken_when_all_of_a_batch_is_there() {
+        struct Count(AtomicU64);
+        impl std::task::Wake for Count {
+            fn wake(self: std::sync::Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let queue = Queue::default();
+        let count = std::sync::Arc::new(Count(AtomicU64::new(0)));
+        let mut frames = Vec::new();
+        let waker = Waker::from(std::sync::Arc::clone(&count));
+        assert!(queue.poll_take(&mut Context::from_waker(&waker), &mut frames).is_pending());
+        let mut wakes = Wakes::default();
+        (0..3).for_each(|n| queue.push_in(text(n), Class::Durable, &mut wakes));
+        assert_eq!(count.0.load(Ordering::Relaxed), 0);
+        drop(wakes);
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert_eq!(take(&queue).1.len(), 3);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::server::extract::{Auth, authenticate};
 
 use super::connection::{self, FrameRate, Handler, Outcome, Socket, Work};
 use super::hub::{ConnId, Peer};
-use super::queue::{Class, Queue};
+use super::queue::{Class, End, Queue};
 use super::writer::Reply;
 use super::{Realtime, frames, presence};
 
@@ -35,10 +35,16 @@ pub async fn run<S: Socket>(mut socket: S, encoding: Encoding, app: AppState, re
         Ok(token) => match authenticate(&app, &token.0).await {
             Ok(auth) => attached(&mut socket, encoding, app, realtime, auth).await,
             Err(error) => {
-                let code = if error.code == ErrorCode::Suspended { close::REVOKED } else { close::UNAUTHENTICATED };
-                let reason = error.message.clone();
+                let outcome = match error.code {
+                    ErrorCode::Suspended => Outcome::Close(close::REVOKED, error.message.clone()),
+                    ErrorCode::Unauthenticated | ErrorCode::TokenExpired => {
+                        Outcome::Close(close::UNAUTHENTICATED, error.message.clone())
+                    }
+                    // The login may be good: nobody could look.
+                    _ => End::GoingAway { retry_after_ms: 1000 }.into(),
+                };
                 connection::refuse(&mut socket, encoding, error).await;
-                Outcome::Close(code, reason)
+                outcome
             }
         },
         Err(outcome) => outcome,
@@ -217,12 +223,15 @@ impl Handler for Session {
         let seen = self.queue.inbox_seen();
         let page = async { Ok::<_, ApiError>(inbox::page(&mut *self.app.db().await?, device, seen, INBOX_PAGE).await?) };
         // A failure is repeated when the node next looks around.
-        let Ok(messages) = page.await else { return Vec::new() };
-        if let Some(last) = messages.last() {
+        let Ok(page) = page.await else { return Vec::new() };
+        if page.frames.len() < INBOX_PAGE as usize {
+            // There is no more: also nothing up to the head, which acknowledged frames have moved.
+            self.queue.set_inbox_seen(page.head.max(seen));
+        } else if let Some(last) = page.frames.last() {
             self.queue.set_inbox_seen(last.inbox_seq);
             self.queue.inbox_moved();
         }
-        messages.into_iter().filter_map(|message| frames::encode(&ServerFrame::DeviceMessage(message), self.encoding)).collect()
+        page.frames.into_iter().filter_map(|message| frames::encode(&ServerFrame::DeviceMessage(message), self.encoding)).collect()
     }
 
     fn heads(&mut self) -> Option<Message> {

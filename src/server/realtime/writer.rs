@@ -25,7 +25,7 @@ use crate::server::error::{ApiError, ApiResult};
 
 use super::fanout::Fanout;
 use super::frames;
-use super::queue::{Class, Queue};
+use super::queue::{Class, Queue, Wakes};
 
 /// Connections that write. Two overlap one's commit with the other's work.
 const LANES: usize = 2;
@@ -74,7 +74,7 @@ impl Writer {
         if let Err(error) = self.lanes[lane as usize].try_send(Job { draft, reply }) {
             let (mpsc::error::TrySendError::Full(job) | mpsc::error::TrySendError::Closed(job)) = error;
             let busy = ApiError::retry(ErrorCode::Unavailable, "the server is busy: send it again", Duration::from_secs(1));
-            job.reply.answer(job.draft.send.id, Err(busy));
+            job.reply.answer(job.draft.send.id, Err(busy), &mut Wakes::default());
         }
     }
 }
@@ -111,7 +111,10 @@ impl Lane {
             }
             // The last batch is told while the database works on this one.
             let telling = std::mem::take(&mut done);
-            let telling = async { telling.into_iter().for_each(|(job, outcome)| tell(&fanout, job, outcome)) };
+            let telling = async {
+                let mut wakes = Wakes::default();
+                telling.into_iter().for_each(|(job, outcome)| tell(&fanout, job, outcome, &mut wakes));
+            };
             (done, ()) = futures_util::future::join(self.append(batch), telling).await;
         }
     }
@@ -123,7 +126,7 @@ impl Lane {
         }
         let outcomes = match self.call(&drafts).await {
             Ok(verdicts) => verdicts.into_iter().map(Ok).collect(),
-            Err(Failure::Refused(_)) if drafts.len() > 1 => self.append_singly(&drafts).await,
+            Err(Failure::Refused(error)) if drafts.len() > 1 && one_row_spoils(&error) => self.append_singly(&drafts).await,
             Err(failure) => vec![Err(refusal(&failure)); drafts.len()],
         };
         drafts.into_iter().zip(replies).map(|(draft, reply)| Job { draft, reply }).zip(outcomes).collect()
@@ -169,6 +172,12 @@ impl Lane {
         }
         outcome
     }
+}
+
+/// Whether a single row can be the cause: a value or a key. Locks, time limits and a full disk meet all of them, and one after
+/// the other they would only wait longer.
+fn one_row_spoils(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| code.code().starts_with("22") || code.code().starts_with("23"))
 }
 
 /// What the clients hear when a call has no verdicts.
@@ -237,22 +246,22 @@ fn size(draft: &Draft) -> usize {
 }
 
 /// Answers the sender, then everybody who hears the channel.
-fn tell(fanout: &Fanout, job: Job, outcome: ApiResult<Verdict>) {
+fn tell(fanout: &Fanout, job: Job, outcome: ApiResult<Verdict>, wakes: &mut Wakes) {
     let Job { draft, reply } = job;
     let (id, channel_id) = (draft.send.id, draft.send.channel_id);
     let sent = |seq, created_at, duplicate| Ok(Sent { id, channel_id, seq, created_at, duplicate });
     match outcome {
         Ok(Verdict::Stored(stored)) => {
-            reply.answer(id, sent(stored.seq, stored.created_at, false));
-            publish(fanout, draft, &stored);
+            reply.answer(id, sent(stored.seq, stored.created_at, false), wakes);
+            publish(fanout, draft, &stored, wakes);
         }
-        Ok(Verdict::Duplicate { seq, created_at }) => reply.answer(id, sent(seq, created_at, true)),
-        Ok(Verdict::Refused { code, details }) => reply.answer(id, Err(refused(code, details, draft.limited))),
-        Err(error) => reply.answer(id, Err(error)),
+        Ok(Verdict::Duplicate { seq, created_at }) => reply.answer(id, sent(seq, created_at, true), wakes),
+        Ok(Verdict::Refused { code, details }) => reply.answer(id, Err(refused(code, details, draft.limited)), wakes),
+        Err(error) => reply.answer(id, Err(error), wakes),
     }
 }
 
-fn publish(fanout: &Fanout, draft: Draft, stored: &Stored) {
+fn publish(fanout: &Fanout, draft: Draft, stored: &Stored, wakes: &mut Wakes) {
     let Draft { send, sender, device, .. } = draft;
     let row = Row {
         id: send.id,
@@ -275,8 +284,8 @@ fn publish(fanout: &Fanout, draft: Draft, stored: &Stored) {
         quarantined: false,
     };
     match stored.log_id {
-        Some(log) => fanout.row(row, AudienceId(log), stored.shrink_seq),
-        None => fanout.dm_row(row, send.copies.unwrap_or_default()),
+        Some(log) => fanout.row(row, AudienceId(log), stored.shrink_seq, wakes),
+        None => fanout.dm_row(row, send.copies.unwrap_or_default(), wakes),
     }
 }
 
@@ -304,7 +313,7 @@ fn refused(code: ErrorCode, details: Option<serde_json::Value>, wait: Option<Dur
 }
 
 impl Reply {
-    fn answer(self, id: MessageId, outcome: ApiResult<Sent>) {
+    fn answer(self, id: MessageId, outcome: ApiResult<Sent>, wakes: &mut Wakes) {
         match self {
             Self::Socket { queue, encoding } => {
                 let frame = match outcome {
@@ -312,7 +321,7 @@ impl Reply {
                     Err(error) => ServerFrame::Error(frames::error_frame(Some(id.to_string()), error)),
                 };
                 if let Some(message) = frames::encode(&frame, encoding) {
-                    queue.push(message, Class::Durable);
+                    queue.push_in(message, Class::Durable, wakes);
                 }
             }
             // A request that was given up does not need its answer: the row is stored, a repeat finds it.

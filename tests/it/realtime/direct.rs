@@ -1,5 +1,7 @@
 //! Direct messages and device inboxes: each device gets its own ciphertext, durably and once.
 
+use chat::protocol::ids::DeviceAddr;
+use chat::server::db::inbox;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -142,6 +144,24 @@ async fn the_inbox_keeps_frames_until_they_are_acknowledged() {
     let synced = bob.post("/sync", json!({ "ack_inbox": 3 })).await.is(200);
     assert!(synced["inbox"].as_array().unwrap().is_empty());
     assert!(live.connect(bob).await.settle().await.iter().all(|frame| frame["type"] != "device_message"));
+}
+
+#[tokio::test]
+async fn an_empty_inbox_tells_how_far_it_was_so_that_nobody_asks_again() {
+    let live = Live::start().await;
+    let room = live.room::<2>().await;
+    let [ann, bob] = &room.people;
+    for _ in 0..3 {
+        ann.post("/devices/messages", json!({ "id": new_id(), "copies": [copy(bob.id, 1)] })).await.is(200);
+    }
+    let device = DeviceAddr::new(bob.id.into(), 1);
+    let mut conn = live.app.database.get().await.unwrap();
+    let page = inbox::page(&mut conn, device, 1, 32).await.unwrap();
+    assert_eq!((page.frames.iter().map(|frame| frame.inbox_seq).collect::<Vec<_>>(), page.head), (vec![2, 3], 3));
+    bob.post("/sync", json!({ "ack_inbox": 3 })).await.is(200);
+    let page = inbox::page(&mut conn, device, 0, 32).await.unwrap();
+    assert_eq!((page.frames.len(), page.head), (0, 3));
+    assert_eq!(inbox::moved(&mut conn, &[(device, page.head)]).await.unwrap(), []);
 }
 
 #[tokio::test]

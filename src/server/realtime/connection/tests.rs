@@ -220,6 +220,16 @@ async fn a_flood_is_answered_and_then_ended() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pings_of_the_websocket_count_as_frames() {
+    let (mut near, far) = socket(1024);
+    for _ in 0..1000 {
+        far.says(Message::Ping(bytes::Bytes::new()));
+    }
+    let outcome = serve(&mut near, &Queue::default(), Encoding::Json, RATE, &mut Slow).await;
+    assert!(matches!(outcome, Outcome::Close(close::FLOODING, _)), "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_frame_leaves_the_connection_open_and_garbage_ends_it() {
     let (mut near, mut far) = socket(64);
     let queue = Queue::default();

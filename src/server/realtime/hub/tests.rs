@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::super::queue::Taken;
+use super::super::queue::{Taken, Wakes};
 use super::*;
 
 fn id(kind: u8, n: usize) -> Uuid {
@@ -168,7 +168,7 @@ impl World {
         let mut next = seq;
         loop {
             let at = Position { stream: stream(s), audience: audience(a), seq: next, shrink_seq: self.truth.shrink_seq[a] };
-            match self.hub.publish(at, |_| Some(Message::Text(format!("{s} {next}").into()))) {
+            match self.hub.publish(at, &mut Wakes::default(), |_| Some(Message::Text(format!("{s} {next}").into()))) {
                 Published::Stale => self.hub.retain(audience(a), self.truth.shrink_seq[a], &self.truth.members[a]),
                 Published::Gap => next = self.hub.delivered(stream(s)).unwrap().1 + 1,
                 Published::Pushed | Published::Old if next < seq => next += 1,
@@ -236,10 +236,10 @@ fn at(seq: u64, shrink_seq: u64) -> Position {
 fn an_event_after_a_removal_waits_until_the_audience_is_read_again() {
     let (mut hub, ann, bob) = two_members();
     let frame = |_: &Peer| Some(Message::Text("0 8".into()));
-    assert_eq!(hub.publish(at(8, 5), frame), Published::Stale);
+    assert_eq!(hub.publish(at(8, 5), &mut Wakes::default(), frame), Published::Stale);
     assert!(ann.queue.is_empty() && bob.queue.is_empty());
     hub.retain(audience(0), 5, &HashSet::from([ann.user_id]));
-    assert_eq!(hub.publish(at(8, 5), frame), Published::Pushed);
+    assert_eq!(hub.publish(at(8, 5), &mut Wakes::default(), frame), Published::Pushed);
     assert_eq!((ann.queue.len(), bob.queue.len()), (1, 0));
     hub.check_invariants();
 }
@@ -279,7 +279,7 @@ fn heads_name_the_streams_that_moved_since_the_last_ones() {
     let (mut hub, ann, _) = two_members();
     let (none, clock) = hub.moved_since(ann.user_id, 0);
     assert!(none.is_empty());
-    hub.publish(at(8, 4), |_| Some(Message::Text("0 8".into())));
+    hub.publish(at(8, 4), &mut Wakes::default(), |_| Some(Message::Text("0 8".into())));
     let (moved, clock) = hub.moved_since(ann.user_id, clock);
     assert_eq!(moved, BTreeMap::from([(stream(0), 8)]));
     assert!(hub.moved_since(ann.user_id, clock).0.is_empty());
