@@ -84,7 +84,7 @@ impl Server {
                 let tail = log.lines().last().unwrap_or("its log is empty");
                 return Err(Problem::new(ProblemKind::Failed, format!("chat serve ended with {status}: {tail}")));
             }
-            sleep(Duration::from_millis(20)).await;
+            sleep(Duration::from_millis(2)).await;
         }
         Err(Problem::new(ProblemKind::Failed, "chat serve was not ready in time"))
     }

@@ -5,7 +5,6 @@
 mod person;
 mod proof;
 mod script;
-mod server;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;

@@ -18,10 +18,12 @@ use crate::tui::text::Clean;
 
 pub mod ask;
 pub mod channels;
+pub mod child;
 pub mod completions;
 pub mod demo;
 pub mod doctor;
 pub mod join;
+pub mod load;
 pub mod login;
 pub mod logout;
 pub mod print;
@@ -99,6 +101,9 @@ pub enum Command {
     Status,
     /// Check this machine, the profile and the server
     Doctor,
+    /// Measure the server under load
+    #[command(hide = true)]
+    Load(load::LoadArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
     /// Print the version
@@ -169,6 +174,7 @@ fn dispatch(command: Command, globals: &Globals) -> Result<(), Stop> {
         Command::Channels => channels::run(globals),
         Command::Status => status::run(globals),
         Command::Doctor => doctor::run(globals),
+        Command::Load(args) => load::run(args, globals),
         Command::Completions(args) => completions::run(args),
         Command::Version => version::run(globals),
     }

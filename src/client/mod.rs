@@ -26,6 +26,7 @@ use crate::crypto::vault::StoreKey;
 use crate::protocol::codec::Encoding;
 
 pub mod agent;
+pub mod bare;
 pub mod command;
 pub mod core;
 pub mod driver;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::person::{self, Person, Secrets, says};
-use super::server::Server;
+use super::super::child::Server;
 use super::{Stage, broken, proof, say};
 use crate::cli::Globals;
 use crate::client::command::{Command, InviteText, Place};
@@ -35,7 +35,7 @@ struct Cast {
 pub async fn play(stage: &Stage) -> Result<(), Problem> {
     say("chat demo: a server, three people, and what the server gets to know");
     say("");
-    let mut server = Server::start(stage).await?;
+    let mut server = Server::start(&stage.path("server"), &stage.path("server.log"), Vec::new()).await?;
     say(format!("server    {} is up (process {}), with a PostgreSQL of its own", server.url, server.pid()));
     let secrets: Vec<Secrets> = ["Alice", "Bob", "Carol"].into_iter().map(Secrets::of).collect();
     let mut cast = gather(stage, &server, &secrets).await?;
@@ -108,7 +108,7 @@ pub async fn play(stage: &Stage) -> Result<(), Problem> {
 /// Opens the terminal client as Alice in the seeded community; Bob and Carol answer.
 pub async fn open_as_alice(stage: &Stage, globals: &Globals) -> Result<(), Problem> {
     say("starting a server, Bob and Carol …");
-    let mut server = Server::start(stage).await?;
+    let mut server = Server::start(&stage.path("server"), &stage.path("server.log"), Vec::new()).await?;
     let secrets: Vec<Secrets> = ["Alice", "Bob", "Carol"].into_iter().map(Secrets::of).collect();
     let mut cast = gather(stage, &server, &secrets).await?;
     let general = Place { channel_id: cast.general, thread: None };

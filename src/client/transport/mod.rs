@@ -281,6 +281,14 @@ impl Net {
     pub const fn server(&self) -> &ServerUrl {
         &self.server
     }
+
+    /// A WebSocket as [`Transport::connect`] opens it, for whoever moves the frames themselves.
+    ///
+    /// # Errors
+    /// As [`Transport::connect`].
+    pub async fn open(&self, token: SecretText) -> Result<(ws::Socket, Ready), ConnectError> {
+        ws::open(&self.server, self.tls.clone(), self.encoding, token).await
+    }
 }
 
 impl Transport for Net {

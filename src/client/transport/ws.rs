@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{SinkExt as _, Stream, StreamExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, timeout};
@@ -19,7 +19,7 @@ use super::http::is_tls;
 use super::{Close, ConnectError, Connection, Failure, Incoming, QUEUE, ServerUrl, TransportError};
 use crate::protocol::auth::SecretText;
 use crate::protocol::codec::Encoding;
-use crate::protocol::frame::{ClientFrame, ServerFrame};
+use crate::protocol::frame::{ClientFrame, Ready, ServerFrame};
 
 /// From the first packet to `ready`.
 const OPEN: Duration = Duration::from_secs(15);
@@ -32,7 +32,8 @@ const SILENCE: Duration = Duration::from_secs(50);
 /// `ready` names all streams of the user; every other frame is far below.
 const MESSAGE_MAX: usize = 4 * 1024 * 1024;
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+/// An open WebSocket.
+pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Opens and authenticates; the tasks run until the socket ends or `outgoing` is dropped.
 ///
@@ -44,49 +45,8 @@ pub async fn connect(
     encoding: Encoding,
     token: SecretText,
 ) -> Result<Connection, ConnectError> {
-    timeout(OPEN, open(server, tls, encoding, token))
-        .await
-        .unwrap_or_else(|_| Err(TransportError::new(Failure::Timeout, "no answer within 15 seconds").into()))
-}
-
-async fn open(
-    server: &ServerUrl,
-    tls: Arc<rustls::ClientConfig>,
-    encoding: Encoding,
-    token: SecretText,
-) -> Result<Connection, ConnectError> {
-    let mut url = server.api("/ws")?;
-    let scheme = if server.is_tls() { "wss" } else { "ws" };
-    url.set_scheme(scheme).map_err(|()| TransportError::new(Failure::Unreachable, "bad address"))?;
-    let mut request = url.as_str().into_client_request().map_err(|error| classify(&error))?;
-    request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(encoding.subprotocol()));
-    let config = WebSocketConfig::default()
-        .read_buffer_size(16 * 1024)
-        .write_buffer_size(0)
-        .max_write_buffer_size(1024 * 1024)
-        .max_message_size(Some(MESSAGE_MAX))
-        .max_frame_size(Some(MESSAGE_MAX));
-    let connector = if server.is_tls() { Connector::Rustls(tls) } else { Connector::Plain };
-    let (socket, response) = tokio_tungstenite::connect_async_tls_with_config(request, Some(config), true, Some(connector))
-        .await
-        .map_err(|error| classify(&error))?;
-    let chosen = response.headers().get("sec-websocket-protocol").and_then(|value| value.to_str().ok());
-    if chosen != Some(encoding.subprotocol()) {
-        return Err(TransportError::new(Failure::NotChat, "it does not speak this protocol").into());
-    }
-    let (mut sink, mut stream) = socket.split();
-    let first = message(encoding, &ClientFrame::Authenticate { token });
-    sink.send(first).await.map_err(|error| classify(&error))?;
-    let ready = loop {
-        match read(&mut stream, encoding).await {
-            Read::Frame(ServerFrame::Ready(ready)) => break ready,
-            Read::Frame(ServerFrame::Error(error)) => {
-                return Err(ConnectError::Refused { code: error.code, message: error.message });
-            }
-            Read::Frame(_) | Read::Nothing => {}
-            Read::Closed(close) => return Err(ConnectError::Closed(close)),
-        }
-    };
+    let (socket, ready) = open(server, tls, encoding, token).await?;
+    let (sink, stream) = socket.split();
     let (outgoing, to_write) = mpsc::channel(QUEUE);
     let (to_driver, incoming) = mpsc::channel(QUEUE);
     let clock = Instant::now();
@@ -98,6 +58,64 @@ async fn open(
         let _ = to_driver.send(Incoming::Closed(close)).await;
     });
     Ok(Connection { ready, outgoing, incoming })
+}
+
+/// Sizes of buffers and messages.
+pub fn settings() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(16 * 1024)
+        .write_buffer_size(0)
+        .max_write_buffer_size(1024 * 1024)
+        .max_message_size(Some(MESSAGE_MAX))
+        .max_frame_size(Some(MESSAGE_MAX))
+}
+
+/// Opens and authenticates, without tasks: for whoever moves the frames themselves.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn open(
+    server: &ServerUrl,
+    tls: Arc<rustls::ClientConfig>,
+    encoding: Encoding,
+    token: SecretText,
+) -> Result<(Socket, Ready), ConnectError> {
+    timeout(OPEN, handshake(server, tls, encoding, token))
+        .await
+        .unwrap_or_else(|_| Err(TransportError::new(Failure::Timeout, "no answer within 15 seconds").into()))
+}
+
+async fn handshake(
+    server: &ServerUrl,
+    tls: Arc<rustls::ClientConfig>,
+    encoding: Encoding,
+    token: SecretText,
+) -> Result<(Socket, Ready), ConnectError> {
+    let mut url = server.api("/ws")?;
+    let scheme = if server.is_tls() { "wss" } else { "ws" };
+    url.set_scheme(scheme).map_err(|()| TransportError::new(Failure::Unreachable, "bad address"))?;
+    let mut request = url.as_str().into_client_request().map_err(|error| classify(&error))?;
+    request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(encoding.subprotocol()));
+    let connector = if server.is_tls() { Connector::Rustls(tls) } else { Connector::Plain };
+    let (mut socket, response) = tokio_tungstenite::connect_async_tls_with_config(request, Some(settings()), true, Some(connector))
+        .await
+        .map_err(|error| classify(&error))?;
+    let chosen = response.headers().get("sec-websocket-protocol").and_then(|value| value.to_str().ok());
+    if chosen != Some(encoding.subprotocol()) {
+        return Err(TransportError::new(Failure::NotChat, "it does not speak this protocol").into());
+    }
+    let first = message(encoding, &ClientFrame::Authenticate { token });
+    socket.send(first).await.map_err(|error| classify(&error))?;
+    loop {
+        match read(&mut socket, encoding).await {
+            Read::Frame(ServerFrame::Ready(ready)) => return Ok((socket, ready)),
+            Read::Frame(ServerFrame::Error(error)) => {
+                return Err(ConnectError::Refused { code: error.code, message: error.message });
+            }
+            Read::Frame(_) | Read::Nothing => {}
+            Read::Closed(close) => return Err(ConnectError::Closed(close)),
+        }
+    }
 }
 
 async fn write_loop(
@@ -157,7 +175,10 @@ enum Read {
     Closed(Close),
 }
 
-async fn read(stream: &mut SplitStream<Socket>, encoding: Encoding) -> Read {
+async fn read(
+    stream: &mut (impl Stream<Item = Result<Message, tungstenite::Error>> + Unpin),
+    encoding: Encoding,
+) -> Read {
     let bytes = match stream.next().await {
         None => return Read::Closed(Close::Broken("the connection ended".into())),
         Some(Err(error)) => return Read::Closed(Close::Broken(classify(&error).why)),
@@ -179,7 +200,8 @@ async fn read(stream: &mut SplitStream<Socket>, encoding: Encoding) -> Read {
     }
 }
 
-fn message(encoding: Encoding, frame: &ClientFrame) -> Message {
+/// The message of a frame.
+pub fn message(encoding: Encoding, frame: &ClientFrame) -> Message {
     match (encoding, encoding.encode(frame)) {
         (Encoding::Json, Ok(bytes)) => String::from_utf8(bytes).map_or_else(|_| Message::text(""), Message::text),
         (Encoding::MessagePack, Ok(bytes)) => Message::binary(bytes),
