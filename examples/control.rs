@@ -104,7 +104,8 @@ async fn start_keeping(url: &str) -> anyhow::Result<mpsc::Sender<Job>> {
         let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
         tokio::spawn(connection);
         if writer == 0 {
-            let table = "CREATE TABLE IF NOT EXISTS kept (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), channel_id integer NOT NULL,
+            let table =
+                "CREATE TABLE IF NOT EXISTS kept (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), channel_id integer NOT NULL,
                          created_at timestamptz NOT NULL DEFAULT clock_timestamp(), ciphertext bytea NOT NULL);
                          CREATE INDEX IF NOT EXISTS kept_channel ON kept (channel_id, created_at DESC); TRUNCATE kept";
             client.batch_execute(table).await?;

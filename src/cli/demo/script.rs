@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::person::{self, Person, Secrets, says};
 use super::super::child::Server;
+use super::person::{self, Person, Secrets, says};
 use super::{Stage, broken, proof, say};
 use crate::cli::Globals;
 use crate::client::command::{Command, InviteText, Place};

@@ -31,10 +31,8 @@ pub async fn idle(target: Target<'_>, server: u32, people: &People, room: &Room)
     let before = Usage::of(Who::One(server))?;
     let begun = Instant::now();
     let members = people.members(room).iter();
-    let seats: Vec<Seat> = stream::iter(members.map(|account| Seat::connect(target, account, room)))
-        .buffered(OPENING)
-        .try_collect()
-        .await?;
+    let seats: Vec<Seat> =
+        stream::iter(members.map(|account| Seat::connect(target, account, room))).buffered(OPENING).try_collect().await?;
     let opened_per_s = seats.len() as f64 / begun.elapsed().as_secs_f64();
     tokio::time::sleep(SETTLE).await;
     let after = Usage::of(Who::One(server))?;

@@ -159,15 +159,8 @@ async fn measure_all(args: &LoadArgs, globals: &Globals, dir: &Path) -> Result<(
         Some(program) => Some(Controls::prepare(program, &postgres(&server)?.1, dir).await?),
         None => None,
     };
-    let mut bench = Bench {
-        server,
-        net,
-        people,
-        controls,
-        seconds: Duration::from_secs(args.seconds),
-        report: Report::default(),
-        faults: 0,
-    };
+    let mut bench =
+        Bench { server, net, people, controls, seconds: Duration::from_secs(args.seconds), report: Report::default(), faults: 0 };
     for _ in 0..args.repetitions {
         for workload in chosen {
             bench.measure(*workload).await?;
@@ -388,7 +381,9 @@ fn postgres(server: &Server) -> Result<(u32, PathBuf), Problem> {
     let text = std::fs::read_to_string(&path).map_err(|error| failed(format!("cannot read {}: {error}", path.display())))?;
     let mut lines = text.lines();
     let pid = lines.next().and_then(|line| line.trim().parse().ok());
-    pid.zip(lines.nth(3)).map(|(pid, dir)| (pid, dir.into())).ok_or_else(|| failed(format!("{} is not understood", path.display())))
+    pid.zip(lines.nth(3))
+        .map(|(pid, dir)| (pid, dir.into()))
+        .ok_or_else(|| failed(format!("{} is not understood", path.display())))
 }
 
 /// Each participant is an open file, here and in the server, which inherits the limit.

@@ -92,7 +92,8 @@ impl People {
             });
         }
         for (name, first, members) in missing {
-            let (owner, others) = persons[*first..first + members].split_first().ok_or_else(|| failed("a room without members"))?;
+            let (owner, others) =
+                persons[*first..first + members].split_first().ok_or_else(|| failed("a room without members"))?;
             let mut hall = Hall::found(server, owner, name).await?;
             for person in others {
                 hall.join(server, person).await?;

@@ -83,11 +83,21 @@ const CLAIMS: &[Claim] = {
             AtMost(1.5),
         ),
         claim("W3: KiB per idle connection", ("w3", SERVER, "per connection"), None, AtMost(16.0)),
-        claim("W4: newest page, p50", ("w4 100,000 rows", SERVER, "page p50"), Some(("w4 100 rows", SERVER, "page p50")), AtMost(1.2)),
+        claim(
+            "W4: newest page, p50",
+            ("w4 100,000 rows", SERVER, "page p50"),
+            Some(("w4 100 rows", SERVER, "page p50")),
+            AtMost(1.2),
+        ),
         claim("W4: newest page of 100,000 rows, ms", ("w4 100,000 rows", SERVER, "page p50"), None, AtMost(1.5)),
         claim("W5: warm start, ms", ("w5", SERVER, "start"), None, AtMost(250.0)),
         claim("W5: idle memory, MiB", ("w5", SERVER, "memory"), None, AtMost(25.0)),
-        claim("5,000 members: last delivery", ("fan", SERVER, "last delivery p50"), Some(("fan", BARE, "last delivery p50")), AtMost(1.5)),
+        claim(
+            "5,000 members: last delivery",
+            ("fan", SERVER, "last delivery p50"),
+            Some(("fan", BARE, "last delivery p50")),
+            AtMost(1.5),
+        ),
     ]
 };
 

@@ -56,8 +56,7 @@ pub async fn logins(server: &Arc<dyn Transport>, at_once: usize, time: Duration)
             let login = Login { username: username(place), password: PASSWORD.into(), totp_code: None };
             let body = serde_json::to_vec(&login).map_err(|error| failed(error.to_string()))?;
             while Instant::now() < until {
-                let call =
-                    Call { method: Method::Post, path: "/auth/login".to_owned(), body: Some(body.clone()), bearer: None };
+                let call = Call { method: Method::Post, path: "/auth/login".to_owned(), body: Some(body.clone()), bearer: None };
                 let begun = Instant::now();
                 let answer = server.http(call).await.map_err(|error| failed(error.to_string()))?;
                 if answer.status != 200 {

@@ -74,11 +74,7 @@ impl Spent {
     }
 
     fn since(self, earlier: Self) -> Self {
-        Self {
-            server: self.server - earlier.server,
-            postgres: self.postgres - earlier.postgres,
-            own: self.own - earlier.own,
-        }
+        Self { server: self.server - earlier.server, postgres: self.postgres - earlier.postgres, own: self.own - earlier.own }
     }
 }
 
@@ -187,13 +183,12 @@ pub async fn talk(target: Target<'_>, processes: Processes, people: &People, tal
     let mut seats: Vec<(usize, usize, Seat)> = Vec::new();
     for (number, room) in talk.rooms.iter().enumerate() {
         let members = people.members(room).iter().enumerate();
-        let opened: Vec<(usize, usize, Seat)> =
-            stream::iter(members.map(|(member, account)| async move {
-                Seat::connect(target, account, room).await.map(|seat| (number, member, seat))
-            }))
-            .buffered(OPENING)
-            .try_collect()
-            .await?;
+        let opened: Vec<(usize, usize, Seat)> = stream::iter(members.map(|(member, account)| async move {
+            Seat::connect(target, account, room).await.map(|seat| (number, member, seat))
+        }))
+        .buffered(OPENING)
+        .try_collect()
+        .await?;
         seats.extend(opened);
     }
     // What connecting has set off (presence, caches) is over.

@@ -43,20 +43,13 @@ pub async fn storm(net: &Arc<Net>, people: &People, room: &Room, cursor: u64, mi
     Ok(back)
 }
 
-async fn come_back(
-    net: &Net,
-    account: &Account,
-    stream: StreamId,
-    cursor: u64,
-    missed: u64,
-) -> Result<Socket, Problem> {
+async fn come_back(net: &Net, account: &Account, stream: StreamId, cursor: u64, missed: u64) -> Result<Socket, Problem> {
     let (socket, ready) =
         net.open(account.token.clone()).await.map_err(|error| failed(format!("{} cannot connect: {error}", account.name)))?;
     let head = ready.streams.get(&stream).copied().unwrap_or_default();
     let request = SyncRequest { cursors: BTreeMap::from([(stream, cursor)]), limit: None, ack_inbox: None };
     let body = serde_json::to_vec(&request).map_err(|error| failed(error.to_string()))?;
-    let call =
-        Call { method: Method::Post, path: "/sync".to_owned(), body: Some(body), bearer: Some(account.token.clone()) };
+    let call = Call { method: Method::Post, path: "/sync".to_owned(), body: Some(body), bearer: Some(account.token.clone()) };
     let answer = net.http(call).await.map_err(|error| failed(format!("{} cannot sync: {error}", account.name)))?;
     if answer.status != 200 {
         return Err(failed(format!("a sync was answered with HTTP {}", answer.status)));

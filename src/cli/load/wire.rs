@@ -39,9 +39,18 @@ pub struct Seat {
 
 /// What a participant hears.
 pub enum Heard {
-    Row { id: MessageId, seq: u64 },
-    Acked { id: MessageId, seq: u64 },
-    Refused { id: Option<MessageId>, why: String },
+    Row {
+        id: MessageId,
+        seq: u64,
+    },
+    Acked {
+        id: MessageId,
+        seq: u64,
+    },
+    Refused {
+        id: Option<MessageId>,
+        why: String,
+    },
     /// Presence, heads, pings and so on.
     Nothing,
 }

@@ -97,9 +97,10 @@ async fn handshake(
     let mut request = url.as_str().into_client_request().map_err(|error| classify(&error))?;
     request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(encoding.subprotocol()));
     let connector = if server.is_tls() { Connector::Rustls(tls) } else { Connector::Plain };
-    let (mut socket, response) = tokio_tungstenite::connect_async_tls_with_config(request, Some(settings()), true, Some(connector))
-        .await
-        .map_err(|error| classify(&error))?;
+    let (mut socket, response) =
+        tokio_tungstenite::connect_async_tls_with_config(request, Some(settings()), true, Some(connector))
+            .await
+            .map_err(|error| classify(&error))?;
     let chosen = response.headers().get("sec-websocket-protocol").and_then(|value| value.to_str().ok());
     if chosen != Some(encoding.subprotocol()) {
         return Err(TransportError::new(Failure::NotChat, "it does not speak this protocol").into());
@@ -175,10 +176,7 @@ enum Read {
     Closed(Close),
 }
 
-async fn read(
-    stream: &mut (impl Stream<Item = Result<Message, tungstenite::Error>> + Unpin),
-    encoding: Encoding,
-) -> Read {
+async fn read(stream: &mut (impl Stream<Item = Result<Message, tungstenite::Error>> + Unpin), encoding: Encoding) -> Read {
     let bytes = match stream.next().await {
         None => return Read::Closed(Close::Broken("the connection ended".into())),
         Some(Err(error)) => return Read::Closed(Close::Broken(classify(&error).why)),

@@ -85,12 +85,10 @@ pub async fn page(conn: &mut Conn, device: DeviceAddr, after: u64, limit: i64) -
         created_at: Option<DateTime<Utc>>,
     }
     // An inbox without frames has one row, with its head alone.
-    let records: Vec<Record> = sql(
-        "SELECT d.inbox_head, i.* FROM devices d
+    let records: Vec<Record> = sql("SELECT d.inbox_head, i.* FROM devices d
            LEFT JOIN LATERAL (SELECT inbox_seq, from_user, from_device, ciphertext, nonce, created_at FROM inbox
                                WHERE user_id = $1 AND device_id = $2 AND inbox_seq > $3 ORDER BY inbox_seq LIMIT $4) i ON true
-          WHERE d.user_id = $1 AND d.device_id = $2 ORDER BY i.inbox_seq",
-    )
+          WHERE d.user_id = $1 AND d.device_id = $2 ORDER BY i.inbox_seq")
     .bind::<SqlUuid, _>(device.user_id.0)
     .bind::<Integer, _>(device.device_id.cast_signed())
     .bind::<BigInt, _>(i64::try_from(after).unwrap_or(i64::MAX))

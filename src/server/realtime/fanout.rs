@@ -82,13 +82,7 @@ impl Fanout {
         }
     }
 
-    fn push_dm(
-        &self,
-        at: Position,
-        mut row: Row,
-        mut copies: HashMap<DeviceAddr, (Blob, Blob)>,
-        wakes: &mut Wakes,
-    ) -> Published {
+    fn push_dm(&self, at: Position, mut row: Row, mut copies: HashMap<DeviceAddr, (Blob, Blob)>, wakes: &mut Wakes) -> Published {
         self.hub().publish(at, wakes, |peer| {
             let copy = peer.device_id.and_then(|device| copies.remove(&DeviceAddr::new(peer.user_id, device)));
             (row.ciphertext, row.nonce) = copy.unzip();

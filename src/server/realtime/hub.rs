@@ -101,12 +101,7 @@ impl Hub {
     /// Pushes the event if it is the next one of its stream. `frame` gives the message for one connection.
     ///
     /// A stream that is unknown while somebody hears its audience is new: its first event is 1.
-    pub fn publish(
-        &mut self,
-        at: Position,
-        wakes: &mut Wakes,
-        mut frame: impl FnMut(&Peer) -> Option<Message>,
-    ) -> Published {
+    pub fn publish(&mut self, at: Position, wakes: &mut Wakes, mut frame: impl FnMut(&Peer) -> Option<Message>) -> Published {
         let Some(audience) = self.audiences.get_mut(&at.audience) else { return Published::Pushed };
         if at.shrink_seq > audience.shrink_seq {
             return Published::Stale;

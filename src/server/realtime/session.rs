@@ -231,7 +231,10 @@ impl Handler for Session {
             self.queue.set_inbox_seen(last.inbox_seq);
             self.queue.inbox_moved();
         }
-        page.frames.into_iter().filter_map(|message| frames::encode(&ServerFrame::DeviceMessage(message), self.encoding)).collect()
+        page.frames
+            .into_iter()
+            .filter_map(|message| frames::encode(&ServerFrame::DeviceMessage(message), self.encoding))
+            .collect()
     }
 
     fn heads(&mut self) -> Option<Message> {
