@@ -12,15 +12,19 @@ use crate::client::event::{Answer, ClientEvent};
 use crate::client::model::{Account, Connection, Problem, ProblemKind, Tree};
 use crate::client::profile::{Directories, Profile};
 use crate::client::unlock::StoreKey;
-use crate::client::{Client, Events, Settings, ended, setup, unlock};
+use crate::client::{Client, Events, Settings, ended, lock, setup, unlock};
 use crate::config::{Config, Sources};
 
 /// Events that are kept while something else is waited for; older ones are in the store.
 const HEARD: usize = 4096;
 
-/// Several commands at once wait for each other so long.
+/// Several commands at once wait for each other: for one owner of the profile that does not answer so long, and in all, while
+/// one follows another.
 const CROWD: Duration = Duration::from_secs(20);
+const CROWDS: Duration = Duration::from_secs(120);
 const MOMENT: Duration = Duration::from_millis(50);
+/// The longest that a command may take: a change that is signed again whenever somebody else's came first.
+const ANSWER: Duration = Duration::from_secs(300);
 
 /// An open profile.
 pub struct Session {
@@ -106,7 +110,8 @@ impl Session {
         profile.require_account()?;
         let settings = settings(globals)?;
         let mut known: Option<StoreKey> = None;
-        let deadline = Instant::now() + CROWD;
+        let last = Instant::now() + CROWDS;
+        let (mut owner, mut deadline) = (None, Instant::now() + CROWD);
         loop {
             let tried = match Client::attach(&profile).await {
                 Ok(Some((client, events))) => Self::begin(client, events).await,
@@ -123,7 +128,13 @@ impl Session {
                 Err(problem) => Err(problem.into()),
             };
             match tried {
-                Err(Stop::Problem(problem)) if may_pass(&problem) && Instant::now() < deadline => sleep(MOMENT).await,
+                Err(Stop::Problem(problem)) if may_pass(&problem) && Instant::now() < deadline.min(last) => {
+                    let now = lock::owner(&profile)?.map(|owner| owner.pid);
+                    if now != owner {
+                        (owner, deadline) = (now, Instant::now() + CROWD);
+                    }
+                    sleep(MOMENT).await;
+                }
                 other => return other,
             }
         }
@@ -145,7 +156,13 @@ impl Session {
     /// # Errors
     /// When the engine says that there is none.
     pub async fn begin(client: Client, mut events: Events) -> Result<Self, Stop> {
-        let (account, heard) = setup::settle(&mut events).await?;
+        let (account, heard) = match setup::settle(&mut events).await {
+            Ok(settled) => settled,
+            Err(problem) => {
+                client.close().await;
+                return Err(problem.into());
+            }
+        };
         let mut session = Self {
             client,
             account,
@@ -182,22 +199,31 @@ impl Session {
     /// What the command answered.
     pub async fn call(&mut self, command: Command) -> Result<Answer, Problem> {
         let asked = self.client.send(command);
-        while let Some(event) = self.events.recv().await {
+        let deadline = Instant::now() + ANSWER;
+        loop {
+            let event = timeout_at(deadline, self.events.recv()).await.map_err(|_| {
+                Problem::new(ProblemKind::Failed, "the client does not answer")
+                    .hint("Whether it was done is not known. Look first.")
+            })?;
+            let Some(event) = event else {
+                self.ended = true;
+                return Err(ended());
+            };
             self.note(&event);
             match event {
                 ClientEvent::Done { request, result } if request == asked => return result,
+                // A client that another process owned and that ended answers nothing more.
+                ClientEvent::Closed => return Err(ended()),
                 other => self.keep(other),
             }
         }
-        self.ended = true;
-        Err(ended())
     }
 
     /// Waits until the line is up and everything was caught up with; false when that did not happen in time.
     pub async fn online(&mut self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         while !(self.caught_up && matches!(self.connection, Connection::Online { .. })) {
-            if matches!(self.connection, Connection::LoggedOut { .. }) {
+            if self.ended || matches!(self.connection, Connection::LoggedOut { .. }) {
                 return false;
             }
             match timeout_at(deadline, self.events.recv()).await {
@@ -218,7 +244,7 @@ impl Session {
     /// Waits until the tree is as wanted; false when that did not happen in time.
     pub async fn tree_where(&mut self, wanted: impl Fn(&Tree) -> bool, within: Duration) -> bool {
         let deadline = Instant::now() + within;
-        while !wanted(&self.tree) {
+        while !wanted(&self.tree) && !self.ended {
             let Ok(Some(event)) = timeout_at(deadline, self.events.recv()).await else { return false };
             self.note(&event);
             self.keep(event);

@@ -2,6 +2,9 @@
 //! works beside `chat tui` without a second owner of the keys. Frames are a length (u32, big-endian) and JSON of
 //! [`FromGuest`] or [`ToGuest`]. The socket is 0600 in a 0700 directory, and the kernel says who connects.
 //!
+//! Neither side waits for the other without a bound: the owner gives up a guest that does not read, and a guest gives up an
+//! owner that says nothing, not even that it lives: one that was suspended (^Z), or whose disk hangs.
+//!
 //! Start with [`listen`] (the owner's side) and [`join`] (the guest's).
 
 use std::io;
@@ -26,7 +29,7 @@ use super::model::{Problem, ProblemKind};
 use super::profile::{Profile, io_problem};
 
 /// Grows when the frames change; both ends are the same binary, unless it was updated while one ran.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Guests at once.
 const GUESTS: usize = 16;
 /// A command is a message and a little more.
@@ -34,8 +37,12 @@ const COMMAND_MAX: usize = 1024 * 1024;
 /// A page of a timeline.
 const EVENT_MAX: usize = 32 * 1024 * 1024;
 const GREETING: Duration = Duration::from_secs(5);
-/// A guest that does not read for so long is gone.
+/// Who does not read for so long is gone.
 const WRITE: Duration = Duration::from_secs(10);
+/// An owner that has nothing to tell says so as often.
+const ALIVE: Duration = Duration::from_secs(5);
+/// An owner that says nothing for so long is gone.
+const SILENCE: Duration = Duration::from_secs(20);
 
 /// What a guest says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -53,18 +60,20 @@ enum ToGuest {
         v: u32,
     },
     Event(Box<ClientEvent>),
+    /// Nothing happened for a while.
+    Alive,
     /// Nothing follows.
     Refused(Problem),
 }
 
-/// Listens for guests until the client stops; the caller holds the lock of the profile.
+/// Listens for guests until the client stops; the caller holds the lock of the profile, which removes the socket.
 ///
 /// # Errors
 /// When the socket cannot be made.
-pub async fn listen(profile: &Profile, driver: Arc<Driver>) -> Result<(), Problem> {
+pub fn listen(profile: &Profile, driver: Arc<Driver>) -> Result<(), Problem> {
     let path = profile.socket();
     // Whoever made it is dead: we hold the lock.
-    match tokio::fs::remove_file(&path).await {
+    match std::fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_problem("remove", &path, &error)),
         _ => {}
     }
@@ -72,10 +81,7 @@ pub async fn listen(profile: &Profile, driver: Arc<Driver>) -> Result<(), Proble
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
         .map_err(|error| io_problem("protect", &path, &error))?;
     let stop = driver.shared.stop.clone();
-    tokio::spawn(async move {
-        stop.run_until_cancelled(accept(listener, driver)).await;
-        let _ = tokio::fs::remove_file(&path).await;
-    });
+    tokio::spawn(async move { stop.run_until_cancelled(accept(listener, driver)).await });
     Ok(())
 }
 
@@ -118,12 +124,16 @@ async fn serve(stream: UnixStream, driver: &Driver, number: u32) -> io::Result<(
     }
     write(&mut writer, &ToGuest::Hello { v: VERSION }).await?;
     let (events, mut heard) = mpsc::channel(EVENTS);
-    driver.guests.send(Guest { number, events }).await.map_err(io::Error::other)?;
+    timeout(GREETING, driver.guests.send(Guest { number, events })).await.map_err(io::Error::other)?.map_err(io::Error::other)?;
     let listening = async {
-        while let Some(event) = heard.recv().await {
-            timeout(WRITE, write(&mut writer, &ToGuest::Event(Box::new(event)))).await.map_err(io::Error::other)??;
+        loop {
+            let frame = match timeout(ALIVE, heard.recv()).await {
+                Ok(Some(event)) => ToGuest::Event(Box::new(event)),
+                Ok(None) => return Ok(()),
+                Err(_) => ToGuest::Alive,
+            };
+            write(&mut writer, &frame).await?;
         }
-        Ok(())
     };
     let asking = async {
         loop {
@@ -177,7 +187,7 @@ pub(super) async fn join(
     match hello {
         ToGuest::Hello { .. } => {}
         ToGuest::Refused(problem) => return Err(problem),
-        ToGuest::Event(_) => return Err(silent(&"it does not greet")),
+        ToGuest::Event(_) | ToGuest::Alive => return Err(silent(&"it does not greet")),
     }
     tokio::spawn({
         let stop = stop.clone();
@@ -185,6 +195,8 @@ pub(super) async fn join(
             let asking = async {
                 while let Some((RequestId(number), command)) = commands.recv().await {
                     if write(&mut writer, &FromGuest::Command { number, command: Box::new(command) }).await.is_err() {
+                        // Nobody would answer this command, or the next one.
+                        stop.cancel();
                         return;
                     }
                 }
@@ -194,9 +206,16 @@ pub(super) async fn join(
     });
     tokio::spawn(async move {
         let listening = async {
-            while let Ok(ToGuest::Event(event)) = read(&mut reader, EVENT_MAX).await {
-                if events.send(*event).await.is_err() {
-                    return;
+            // A read that was given up in the middle of a frame is not taken up again: the connection ends with it.
+            while let Ok(Ok(frame)) = timeout(SILENCE, read(&mut reader, EVENT_MAX)).await {
+                match frame {
+                    ToGuest::Event(event) => {
+                        if events.send(*event).await.is_err() {
+                            return;
+                        }
+                    }
+                    ToGuest::Alive => {}
+                    ToGuest::Hello { .. } | ToGuest::Refused(_) => return,
                 }
             }
         };
@@ -217,9 +236,11 @@ async fn read<T: DeserializeOwned>(reader: &mut (impl tokio::io::AsyncRead + Unp
     serde_json::from_slice(&bytes).map_err(io::Error::from)
 }
 
+/// One frame, to somebody who reads.
 async fn write<T: Serialize>(writer: &mut (impl tokio::io::AsyncWrite + Unpin), value: &T) -> io::Result<()> {
-    let bytes = serde_json::to_vec(value)?;
-    let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
-    writer.write_u32(length).await?;
-    writer.write_all(&bytes).await
+    let mut frame = vec![0; 4];
+    serde_json::to_writer(&mut frame, value)?;
+    let length = u32::try_from(frame.len() - 4).map_err(io::Error::other)?;
+    frame[..4].copy_from_slice(&length.to_be_bytes());
+    timeout(WRITE, writer.write_all(&frame)).await.map_err(io::Error::other)?
 }

@@ -160,11 +160,13 @@ async fn perform(
     let mut audience = Audience::new(owner);
     loop {
         let output = tokio::select! {
-            output = outputs.recv() => output,
+            // A guest is here before what it asked for is answered.
+            biased;
             Some(guest) = joining.recv() => {
                 audience.join(guest);
                 continue;
             }
+            output = outputs.recv() => output,
         };
         match output {
             None => break,

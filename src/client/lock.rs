@@ -1,6 +1,6 @@
 //! One owner of the key state of a profile: two processes that advance one ratchet lose messages. The lock is an advisory
 //! lock of the kernel (`flock`), so it ends with its process, however that ends; the file names the owner for people and
-//! holds the path of its socket for [`super::agent`].
+//! holds the path of its socket for [`super::agent`]. The owner holds it alone; who only looks holds it shared for a moment.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::model::{Problem, ProblemKind};
 use super::profile::{Profile, io_problem};
 
-/// A lock that nobody signed is tried again so often, with so much time between.
+/// A lock that somebody only looks at, or that its owner has not signed yet, is tried again so often, with so much time
+/// between.
 const LOOKS: u32 = 50;
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -25,10 +26,12 @@ pub struct Owner {
     pub socket: PathBuf,
 }
 
-/// Held while this process owns the key state; dropping it releases the profile.
+/// Held while this process owns the key state; dropping it removes its socket and releases the profile, in this order: a
+/// socket that is removed later may be the next owner's.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
+    socket: PathBuf,
 }
 
 /// The outcome of trying.
@@ -57,17 +60,25 @@ impl Lock {
         for _ in 0..LOOKS {
             match file.try_lock() {
                 Ok(()) => {
-                    write_owner(&mut file, &Owner { pid: std::process::id(), socket: profile.socket() })
+                    let lock = Self { file, socket: profile.socket() };
+                    write_owner(&lock.file, &Owner { pid: std::process::id(), socket: lock.socket.clone() })
                         .map_err(|error| io_problem("write", &path, &error))?;
-                    return Ok(Locking::Acquired(Self { file }));
+                    return Ok(Locking::Acquired(lock));
                 }
                 Err(TryLockError::Error(error)) => return Err(io_problem("lock", &path, &error)),
                 Err(TryLockError::WouldBlock) => {}
             }
-            if let Some(owner) = read_owner(&mut file) {
-                return Ok(Locking::Taken(Some(owner)));
+            // The name in the file counts only while somebody owns it: it may be that of an owner who was killed, while
+            // somebody else is only looking ([`owner`]).
+            match file.try_lock_shared() {
+                Ok(()) => file.unlock().map_err(|error| io_problem("unlock", &path, &error))?,
+                Err(TryLockError::Error(error)) => return Err(io_problem("lock", &path, &error)),
+                Err(TryLockError::WouldBlock) => {
+                    if let Some(owner) = read_owner(&mut file) {
+                        return Ok(Locking::Taken(Some(owner)));
+                    }
+                }
             }
-            // Nobody has signed it: somebody is only looking ([`owner`]), or is just starting or ending.
             std::thread::sleep(LOOK);
         }
         Ok(Locking::Taken(None))
@@ -76,7 +87,8 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // The name of a process that is gone would only mislead; the kernel releases the lock itself.
+        // A dead socket and the name of a process that is gone would only mislead; the kernel releases the lock itself.
+        let _ = std::fs::remove_file(&self.socket);
         let _ = self.file.set_len(0);
     }
 }
@@ -106,10 +118,10 @@ pub fn owner(profile: &Profile) -> Result<Option<Owner>, Problem> {
     }
 }
 
-fn write_owner(file: &mut File, owner: &Owner) -> std::io::Result<()> {
+fn write_owner(mut file: &File, owner: &Owner) -> std::io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
-    serde_json::to_writer(&mut *file, owner)?;
+    serde_json::to_writer(file, owner)?;
     file.write_all(b"\n")
 }
 
@@ -126,20 +138,47 @@ mod tests {
     use super::super::profile::Directories;
     use super::*;
 
-    #[test]
-    fn a_profile_has_one_owner_and_is_free_when_it_ends() {
-        let root = tempfile::tempdir().unwrap();
+    fn profile(root: &tempfile::TempDir) -> Profile {
         let dir = root.path().to_owned();
         let directories = Directories { config: dir.clone(), data: dir.clone(), state: dir.clone(), runtime: Some(dir) };
         let profile = Profile::new(&directories, "p").unwrap();
         profile.create().unwrap();
+        profile
+    }
+
+    #[test]
+    fn a_profile_has_one_owner_and_is_free_when_it_ends() {
+        let root = tempfile::tempdir().unwrap();
+        let profile = profile(&root);
         assert_eq!(owner(&profile).unwrap(), None);
         let Locking::Acquired(first) = Lock::try_acquire(&profile).unwrap() else { panic!("free") };
         let Locking::Taken(Some(found)) = Lock::try_acquire(&profile).unwrap() else { panic!("taken") };
         assert_eq!(found, Owner { pid: std::process::id(), socket: profile.socket() });
         assert_eq!(owner(&profile).unwrap(), Some(found.clone()));
         assert!(taken(&profile, Some(&found)).text.raw().contains(&found.pid.to_string()));
+        std::fs::write(profile.socket(), "").unwrap();
         drop(first);
+        assert!(!profile.socket().exists(), "removed while the lock was held: later it could be the next owner's");
         assert!(matches!(Lock::try_acquire(&profile).unwrap(), Locking::Acquired(_)));
+    }
+
+    #[test]
+    fn the_name_of_a_killed_owner_is_not_believed_while_somebody_looks() {
+        let root = tempfile::tempdir().unwrap();
+        let profile = profile(&root);
+        std::fs::write(profile.lock(), r#"{"pid":1,"socket":"/nowhere"}"#).unwrap();
+        let looking = File::open(profile.lock()).unwrap();
+        looking.lock_shared().unwrap();
+        let taking = std::thread::spawn({
+            let profile = profile.clone();
+            move || Lock::try_acquire(&profile).unwrap()
+        });
+        // Released at some moment of the other's tries; whichever it is, the dead owner is not named.
+        drop(looking);
+        assert!(matches!(taking.join().unwrap(), Locking::Acquired(_)));
+        std::fs::write(profile.lock(), r#"{"pid":1,"socket":"/nowhere"}"#).unwrap();
+        let looking = File::open(profile.lock()).unwrap();
+        looking.lock_shared().unwrap();
+        assert!(matches!(Lock::try_acquire(&profile).unwrap(), Locking::Taken(None)));
     }
 }

@@ -108,7 +108,7 @@ impl Client {
             .map_err(|error| Problem::new(ProblemKind::Failed, error.to_string()))??;
         let (client, events) = Self::start(Box::new(store), Arc::new(transport), Some(lock))?;
         if let Backend::Own { driver } = &client.backend {
-            agent::listen(profile, driver.clone()).await?;
+            agent::listen(profile, driver.clone())?;
         }
         Ok((client, events))
     }

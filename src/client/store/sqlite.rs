@@ -158,7 +158,9 @@ impl SqliteStore {
         connection
             .batch_execute(
                 // One owner: no shared memory file. Temporary tables would lie outside the encrypted file.
-                "SELECT count(*) FROM sqlite_master;
+                // The process that had the profile before may be ending still.
+                "PRAGMA busy_timeout = 10000;
+                 SELECT count(*) FROM sqlite_master;
                  PRAGMA locking_mode = EXCLUSIVE;
                  PRAGMA journal_mode = WAL;
                  PRAGMA synchronous = FULL;
