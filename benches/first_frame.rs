@@ -100,6 +100,7 @@ async fn prepare(place: &Path, messages: u64) -> (Profile, StoreKey) {
         text: Untrusted::new(TEXT),
         reply_to: None,
         mentions: Vec::new(),
+        id: None,
     };
     ask(&begun.client, &mut begun.events, message).await;
     while let Some(event) = begun.events.recv().await {

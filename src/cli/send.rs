@@ -52,18 +52,33 @@ pub struct SendArgs {
 pub fn run(args: SendArgs, globals: &Globals) -> Result<(), Stop> {
     let text = text(args.text.as_deref())?;
     super::block_on(async {
-        let mut kept = None;
+        let within = match (args.queue, args.wait) {
+            (true, _) => QUEUE_WAIT,
+            (_, true) => Duration::from_secs(86_400 * 365),
+            _ => Duration::from_secs(args.timeout),
+        };
+        let mut message = Message { text, id: MessageId(uuid::Uuid::now_v7()), asked: false };
+        let mut session = Session::open(globals).await?;
+        let deadline = Instant::now() + within;
         loop {
-            let mut session = Session::open(globals).await?;
-            let sent = send(&mut session, &args, &text, &mut kept, globals).await;
+            let sent = send(&mut session, &args, &mut message, deadline, globals).await;
             let again = session.ended && matches!(sent, Err(Stop::Problem(_)));
             session.close().await;
-            // The client that we shared ended. What it had taken is on disk, with its id; what it had not, was not sent.
-            if !again {
+            // The client that we shared ended. Whether it had taken the message or not: under its id it is sent once.
+            if !again || Instant::now() >= deadline {
                 return sent;
             }
+            session = Session::open(globals).await?;
         }
     })
+}
+
+/// What is sent, once.
+struct Message {
+    text: String,
+    id: MessageId,
+    /// A client was asked to send it.
+    asked: bool,
 }
 
 fn text(argument: Option<&str>) -> Result<String, Stop> {
@@ -96,40 +111,34 @@ fn text(argument: Option<&str>) -> Result<String, Stop> {
     Ok(text.to_owned())
 }
 
-/// Puts the message into the outbox, unless an earlier attempt did (`kept`), and waits for the server.
+/// Puts the message into the outbox, unless an earlier attempt did, and waits for the server.
 async fn send(
     session: &mut Session,
     args: &SendArgs,
-    text: &str,
-    kept: &mut Option<MessageId>,
+    message: &mut Message,
+    deadline: Instant,
     globals: &Globals,
 ) -> Result<(), Stop> {
-    let within = match (args.queue, args.wait) {
-        (true, _) => QUEUE_WAIT,
-        (_, true) => Duration::from_secs(86_400 * 365),
-        _ => Duration::from_secs(args.timeout),
-    };
-    let deadline = Instant::now() + within;
-    let online = session.online(within).await;
-    if !online && !args.queue && kept.is_none() {
+    let online = session.online(deadline.saturating_duration_since(Instant::now())).await;
+    if session.ended {
+        return Err(crate::client::ended().into());
+    }
+    if !online && !args.queue && !message.asked {
         return Err(session.offline("Nothing was sent or kept; --queue keeps it for later, --wait waits.").into());
     }
     let channel = args.target.open(session).await?;
     let place = Place { channel_id: channel.id, thread: resolve(args.thread, session, channel.id).await? };
-    let id = match *kept {
-        Some(id) => id,
-        None => {
-            if let Some(problem) = blocked(session, channel.id) {
-                return Err(problem.into());
-            }
-            let reply_to = resolve(args.reply, session, channel.id).await?;
-            let command = Command::SendText { place, text: text.into(), reply_to, mentions: Vec::new() };
-            match session.call(command).await? {
-                Answer::Queued { id } => *kept.insert(id),
-                other => return Err(Problem::new(ProblemKind::Failed, format!("unexpected answer: {other:?}")).into()),
-            }
-        }
-    };
+    let id = message.id;
+    if let Some(problem) = blocked(session, channel.id).filter(|_| !message.asked) {
+        return Err(problem.into());
+    }
+    let reply_to = resolve(args.reply, session, channel.id).await?;
+    let text = message.text.as_str().into();
+    message.asked = true;
+    match session.call(Command::SendText { place, text, reply_to, mentions: Vec::new(), id: Some(id) }).await? {
+        Answer::Queued { .. } => {}
+        other => return Err(Problem::new(ProblemKind::Failed, format!("unexpected answer: {other:?}")).into()),
+    }
     let seq = if online { confirmed(session, place, id, deadline).await? } else { None };
     if seq.is_none() && !args.queue {
         return Err(Problem::new(ProblemKind::Network, format!("message {id} is not confirmed yet"))

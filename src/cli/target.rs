@@ -203,6 +203,8 @@ mod tests {
                 trust: Trust::Unknown,
                 status: Status::Offline,
             }),
+            domain: None,
+            my_role: None,
             private: false,
             read_only: false,
             archived: false,
@@ -215,6 +217,7 @@ mod tests {
             has_draft: false,
             last_at: None,
             member_count: 2,
+            expires_s: 0,
             blocked: None,
         })
     }
@@ -233,6 +236,7 @@ mod tests {
                 id: GroupId::from_bytes([id; 16]),
                 name: "g".into(),
                 visibility: Visibility::Public,
+                my_role: Role::Member,
                 channels,
             }],
             warning: None,

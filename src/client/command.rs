@@ -10,7 +10,7 @@ use crate::protocol::communities::{Role, Visibility};
 use crate::protocol::ids::{ChannelId, CommunityId, DeviceId, GroupId, MessageId, UserId};
 use crate::protocol::users::Status;
 
-use super::model::{Anchor, MessageRef, Untrusted};
+use super::model::{Anchor, Domain, MessageRef, Untrusted};
 
 /// Chosen by the caller; the answer repeats it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -70,6 +70,9 @@ pub enum Command {
         text: Untrusted,
         reply_to: Option<MessageRef>,
         mentions: Vec<UserId>,
+        /// A UUIDv7 of the caller's, under which the message is sent once however often it is asked for: for who cannot know
+        /// whether an answer was lost. None: a new one.
+        id: Option<MessageId>,
     },
     EditText {
         channel_id: ChannelId,
@@ -99,6 +102,11 @@ pub enum Command {
     MarkRead {
         channel_id: ChannelId,
         seq: u64,
+    },
+    /// New messages of everybody there disappear after so many seconds: 0, or 5 to 31,536,000. In channels for admins.
+    SetTimer {
+        channel_id: ChannelId,
+        seconds: u32,
     },
     Typing {
         channel_id: ChannelId,
@@ -138,17 +146,25 @@ pub enum Command {
     Join {
         link: InviteText,
     },
+    /// Leaving a community leaves what is private inside of it too.
     Leave {
-        community_id: CommunityId,
+        domain: Domain,
     },
+    /// A member of the community becomes one of a private group or channel in it.
+    AddMember {
+        domain: Domain,
+        user_id: UserId,
+    },
+    /// From a community also out of the private groups and channels inside of it that this user may decide about. A private
+    /// group knows no bans.
     Kick {
-        community_id: CommunityId,
+        domain: Domain,
         user_id: UserId,
         ban: bool,
         reason: Option<String>,
     },
     SetRole {
-        community_id: CommunityId,
+        domain: Domain,
         user_id: UserId,
         role: Role,
     },
@@ -183,6 +199,10 @@ pub enum Command {
     ListDevices,
     RemoveDevice {
         device_id: DeviceId,
+    },
+    /// Whether others learn what was delivered to this user and what they have read. `Opened` tells it again.
+    SetReceipts {
+        on: bool,
     },
 
     // The line.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::protocol::channels::{ChannelKind, NotifyLevel};
 use crate::protocol::codec::Timestamp;
 use crate::protocol::communities::{Role, Visibility};
-use crate::protocol::ids::{ChannelId, CommunityId, DeviceId, GroupId, MessageId, UserId};
+use crate::protocol::ids::{ChannelId, CommunityId, DeviceId, GroupId, LogId, MessageId, UserId};
 use crate::protocol::users::Status;
 
 /// Text from outside: a message, a name, a topic, an error of the server. Nothing may print it as it is.
@@ -63,6 +63,47 @@ pub struct Account {
     pub server_name: Untrusted,
     /// Lowercase hex of H(UIK).
     pub fingerprint: String,
+    /// Whether others learn what was delivered to this user and what they have read.
+    pub receipts: bool,
+}
+
+/// What has a membership log of its own (`crypto.md` 11.1): members are added there, removed, and given roles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Domain {
+    /// Also of its public groups and of the public channels in them.
+    Community(CommunityId),
+    /// A private group, also of the channels in it that have no log of their own.
+    Group(GroupId),
+    /// A private channel.
+    Channel(ChannelId),
+}
+
+impl Domain {
+    pub fn log_id(self) -> LogId {
+        match self {
+            Self::Community(id) => id.into(),
+            Self::Group(id) => id.into(),
+            Self::Channel(id) => id.into(),
+        }
+    }
+}
+
+impl From<CommunityId> for Domain {
+    fn from(id: CommunityId) -> Self {
+        Self::Community(id)
+    }
+}
+
+impl From<GroupId> for Domain {
+    fn from(id: GroupId) -> Self {
+        Self::Group(id)
+    }
+}
+
+impl From<ChannelId> for Domain {
+    fn from(id: ChannelId) -> Self {
+        Self::Channel(id)
+    }
 }
 
 /// The state of the line to the server.
@@ -119,6 +160,8 @@ pub struct GroupNode {
     pub id: GroupId,
     pub name: Untrusted,
     pub visibility: Visibility,
+    /// Of a private group, in its own log; of a public one, in the community's.
+    pub my_role: Role,
     pub channels: Vec<Arc<ChannelNode>>,
 }
 
@@ -132,6 +175,10 @@ pub struct ChannelNode {
     pub name: Untrusted,
     pub topic: Option<Untrusted>,
     pub peer: Option<Peer>,
+    /// Whose members read here; none in a DM, and before the membership log is known.
+    pub domain: Option<Domain>,
+    /// This user's role in that domain.
+    pub my_role: Option<Role>,
     pub private: bool,
     pub read_only: bool,
     pub archived: bool,
@@ -146,6 +193,8 @@ pub struct ChannelNode {
     pub has_draft: bool,
     pub last_at: Option<Timestamp>,
     pub member_count: u32,
+    /// New messages disappear after so many seconds; 0: they stay.
+    pub expires_s: u32,
     /// Why nothing can be sent here now, if so: a changed identity, a stopped log, a read-only channel.
     pub blocked: Option<SendBlock>,
 }

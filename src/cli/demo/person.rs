@@ -83,7 +83,7 @@ impl Person {
 
     /// Writes into a place; the message is in the outbox when this returns.
     pub async fn write(&mut self, place: Place, text: &str, reply_to: Option<MessageRef>) -> Result<MessageRef, Problem> {
-        let command = Command::SendText { place, text: Untrusted::new(text), reply_to, mentions: Vec::new() };
+        let command = Command::SendText { place, text: Untrusted::new(text), reply_to, mentions: Vec::new(), id: None };
         match self.ask(command).await? {
             Answer::Queued { id } => Ok(MessageRef { author: self.user_id, id }),
             other => Err(broken(format!("writing was answered with {other:?}"))),

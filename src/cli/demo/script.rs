@@ -191,7 +191,7 @@ async fn gather(stage: &Stage, server: &Server, secrets: &[Secrets]) -> Result<C
 
 async fn remove_carol(cast: &mut Cast) -> Result<(), Problem> {
     let (community, general) = (cast.community, cast.general);
-    let kick = Command::Kick { community_id: community, user_id: cast.carol.user_id, ban: false, reason: None };
+    let kick = Command::Kick { domain: community.into(), user_id: cast.carol.user_id, ban: false, reason: None };
     cast.alice.ask(kick).await?;
     cast.carol
         .until("learn of the removal", |carol| carol.tree.communities.iter().all(|node| node.id != community).then_some(()))

@@ -6,6 +6,7 @@ use crate::client::event::{Answer, ClientEvent};
 use crate::client::model::{Delivery, MemberInfo, MessageRef, Problem, ProblemKind, SendBlock, Untrusted};
 use crate::client::store::{Position, StoreError, Table};
 use crate::crypto::content::{self, Body, Content, Text};
+use crate::crypto::membership::Role as LogRole;
 use crate::protocol::channels::{OpenDm, UpdateChannel};
 use crate::protocol::frame::ClientFrame;
 use crate::protocol::ids::{ChannelId, MessageId, UserId};
@@ -85,8 +86,8 @@ impl Engine {
                 self.save_draft(cx, place, &text, reply_to)?;
                 Ok(Answer::Ok)
             }
-            Command::SendText { place, text, reply_to, mentions } => {
-                self.send_text(cx, place, text.raw(), reply_to, &mentions)?
+            Command::SendText { place, text, reply_to, mentions, id } => {
+                self.send_text(cx, place, text.raw(), reply_to, &mentions, id)?
             }
             Command::EditText { channel_id, target, text } => self.edit_text(cx, channel_id, target, text.raw())?,
             Command::Delete { channel_id, target } => self.delete(cx, channel_id, target)?,
@@ -123,6 +124,11 @@ impl Engine {
                     return Ok(Some(Err(offline())));
                 }
                 cx.send(ClientFrame::Presence { status });
+                Ok(Answer::Ok)
+            }
+            Command::SetTimer { channel_id, seconds } => self.set_timer(cx, channel_id, seconds)?,
+            Command::SetReceipts { on } => {
+                self.set_receipts(cx, on);
                 Ok(Answer::Ok)
             }
             Command::SetChannelSettings { channel_id, settings } => {
@@ -175,6 +181,7 @@ impl Engine {
             | Command::CreateInvite { .. }
             | Command::Join { .. }
             | Command::Leave { .. }
+            | Command::AddMember { .. }
             | Command::Kick { .. }
             | Command::SetRole { .. } => return self.begin_op(cx, request, command),
         }))
@@ -294,8 +301,17 @@ impl Engine {
         text: &str,
         reply_to: Option<MessageRef>,
         mentions: &[UserId],
+        id: Option<MessageId>,
     ) -> Result<Reply, StoreError> {
         let channel_id = place.channel_id;
+        if let Some(id) = id {
+            if id.0.get_version_num() != 7 {
+                return Ok(Err(Problem::new(ProblemKind::Usage, "The id of a message is a UUIDv7.")));
+            }
+            if Line::load(&cx.db, channel_id, MessageRef { author: self.me_id(), id })?.is_some() {
+                return Ok(Ok(Answer::Queued { id }));
+            }
+        }
         if let Err(problem) = self.may_write(channel_id) {
             return Ok(Err(problem));
         }
@@ -309,7 +325,8 @@ impl Engine {
             mentions: mentions.iter().map(|user| user.as_bytes().to_vec()).collect(),
             files: Vec::new(),
         };
-        let (id, mut content) = self.content(cx, channel_id, Body::Text(body));
+        let id = id.unwrap_or_else(|| MessageId(cx.uuid_v7()));
+        let mut content = Content::new(*id.as_bytes(), cx.now.as_unix_ms(), self.conv(channel_id), Body::Text(body));
         content.expires_s = self.places.state(channel_id).expires_s;
         let Ok(bytes) = content.to_mirrored_bytes() else {
             return Ok(Err(Problem::new(
@@ -340,6 +357,32 @@ impl Engine {
         self.schedule_expiry(cx, &line, None)?;
         self.put_own_line(cx, line)?;
         self.save_draft(cx, place, &Untrusted::default(), None)?;
+        Ok(Ok(Answer::Queued { id }))
+    }
+
+    /// How long new messages stay, for everybody in the channel; it counts when the server has it, in its order.
+    fn set_timer(&mut self, cx: &mut Cx<'_>, channel_id: ChannelId, seconds: u32) -> Result<Reply, StoreError> {
+        if let Err(problem) = self.may_write(channel_id) {
+            return Ok(Err(problem));
+        }
+        if self.places.peer(channel_id).is_none() && self.own_role(channel_id).is_none_or(|role| role < LogRole::Admin) {
+            return Ok(Err(Problem::new(ProblemKind::Permission, "In a channel only admins decide how long messages stay.")));
+        }
+        let (id, content) = self.content(cx, channel_id, Body::Timer(content::Timer { seconds }));
+        let Ok(bytes) = content.to_mirrored_bytes() else {
+            return Ok(Err(Problem::new(ProblemKind::Usage, "Messages disappear after 5 seconds to a year, or not at all.")));
+        };
+        let row = RowSend {
+            channel_id,
+            id,
+            kind: RowKind::Message,
+            content: bytes.to_vec(),
+            thread_id: None,
+            reply_to_id: None,
+            target_id: None,
+            expires_s: 0,
+        };
+        self.queue_row(cx, row)?;
         Ok(Ok(Answer::Queued { id }))
     }
 

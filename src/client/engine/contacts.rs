@@ -507,7 +507,7 @@ impl Engine {
                 Ok(DeviceInfo {
                     device_id,
                     added_at: Timestamp(i64::try_from(cert.created()).unwrap_or(i64::MAX)),
-                    dormant: known.dormant,
+                    dormant: known.dormant || known.absent,
                     current: this == Some((user_id, device_id)),
                     no_one_time_prekey: known.no_one_time_prekey,
                 })

@@ -63,19 +63,34 @@ impl<'a> Db<'a> {
 
     /// Every record under a prefix, ascending, at most `limit`.
     pub(super) fn scan(&self, table: Table, prefix: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Value)>, StoreError> {
+        self.scan_after(table, prefix, None, limit)
+    }
+
+    /// As [`Db::scan`], of the records behind one.
+    pub(super) fn scan_after(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        mut after: Option<Vec<u8>>,
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Value)>, StoreError> {
         let mut found = Vec::new();
-        let mut after: Option<Vec<u8>> = None;
         // What this step wrote replaces what the store has; both are in order, so they are merged by key.
+        let first = after.clone().filter(|after| after.as_slice() > prefix).unwrap_or_else(|| prefix.to_vec());
         let mut written = self
             .changes
             .records
-            .range((table, prefix.to_vec())..)
+            .range((table, first)..)
             .take_while(|((t, key), _)| *t == table && key.starts_with(prefix))
             .map(|((_, key), value)| (key, value))
+            .filter(|(key, _)| after.as_ref().is_none_or(|after| *key > after))
+            .collect::<Vec<_>>()
+            .into_iter()
             .peekable();
         loop {
-            let page = self.store.scan(table, prefix, after.as_deref(), SCAN_PAGE)?;
-            let last_page = page.len() < SCAN_PAGE;
+            let page_size = SCAN_PAGE.min(limit.max(1));
+            let page = self.store.scan(table, prefix, after.as_deref(), page_size)?;
+            let last_page = page.len() < page_size;
             for (key, value) in page {
                 after = Some(key.clone());
                 while let Some((own, change)) = written.next_if(|(own, _)| own.as_slice() < key.as_slice()) {

@@ -9,7 +9,7 @@ use crate::protocol::messages::{Row, RowKind};
 use crate::protocol::streams::{Event, RemovalReason};
 
 use super::lines::{Line, LineBody, LineValue, NOBODY};
-use super::sync::Load;
+use super::snapshot::Load;
 use super::timeline::RowFacts;
 use super::{Cx, Engine};
 
@@ -24,11 +24,7 @@ impl Engine {
             Event::ChannelRemoved { channel_id } => self.lose_stream(cx, channel_id.into()),
             // A private group: everybody else learns of groups by the stream of the community.
             Event::Group { group } => self.add_group(cx, group),
-            Event::GroupRemoved { group_id } => {
-                self.unfollow(cx, group_id.into());
-                self.places.remove_group(&mut cx.db, group_id);
-                Ok(())
-            }
+            Event::GroupRemoved { group_id } => self.lose_group(cx, group_id),
             Event::CommunityAdded { community } => {
                 let id = community.id;
                 self.add_community(cx, community)?;

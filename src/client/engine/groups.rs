@@ -13,7 +13,7 @@ use crate::crypto::sender_key::{self, Arrival, OwnChain, PeerChain, Skdm};
 use crate::protocol::ids::{ChannelId, DeviceAddr, LogId, UserId};
 use crate::protocol::messages::{Row, Send};
 
-use super::db::{Db, addr_key, addr_of, damaged, key};
+use super::db::{Db, addr_key, addr_of, damaged, key, unpack};
 use super::held::{HeldFrame, channel_key};
 use super::lines::LineBody;
 use super::membership::LogStatus;
@@ -23,11 +23,14 @@ use super::sessions::{SentContent, SentWhat, of_addr, to_addr};
 use super::timeline::{Origin, RowFacts};
 use super::{Cx, Engine};
 
-/// Sender keys of one channel that wait for ops, and of all: anybody can make up channels.
-const HELD_KEYS_MAX: usize = 500;
-const HELD_KEYS_IN_ALL: usize = 1_000;
+/// Sender keys that wait for ops, of all channels: a contact could send keys for channels that there are none of.
+const HELD_KEYS_MAX: u64 = 1_000;
+/// In [`Table::Account`]: how many there are.
+const HELD_KEYS: &[u8; 9] = b"held-keys";
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
+/// Records that one pass of the daily upkeep looks at.
+const PURGE_MAX: usize = 100_000;
 
 /// The chain of this device in a channel.
 #[derive(Debug)]
@@ -35,7 +38,10 @@ pub(super) struct Own {
     pub chain: OwnChain,
     /// A device of a member left its list since the chain was made.
     pub device_left: bool,
-    pub bad_signature: bool,
+    /// A receiver could not verify it, or it may be an old copy: nothing more is sent on it.
+    pub distrusted: bool,
+    /// Who was given it, once that was looked up.
+    pub given: Option<BTreeSet<DeviceAddr>>,
 }
 
 pub(super) fn open(store: &dyn Store) -> Result<BTreeMap<ChannelId, Own>, StoreError> {
@@ -46,9 +52,14 @@ pub(super) fn open(store: &dyn Store) -> Result<BTreeMap<ChannelId, Own>, StoreE
         let channel = <[u8; 16]>::try_from(channel.as_slice()).map_err(|_| broken())?;
         let ([left, bad], record) = record.split_first_chunk::<2>().ok_or_else(broken)?;
         let chain = OwnChain::from_record(record).map_err(|error| damaged(Table::OwnChains, error))?;
-        chains.insert(ChannelId::from_bytes(channel), Own { chain, device_left: *left != 0, bad_signature: *bad != 0 });
+        chains.insert(ChannelId::from_bytes(channel), Own { chain, device_left: *left != 0, distrusted: *bad != 0, given: None });
     }
     Ok(chains)
+}
+
+/// When a chain ended, milliseconds: the key of all who were given it, without one of them.
+fn ended_key(channel_id: ChannelId, chain_id: u32) -> Vec<u8> {
+    key(&[channel_id.as_bytes(), &chain_id.to_be_bytes()])
 }
 
 fn given_key(channel_id: ChannelId, chain_id: u32, addr: DeviceAddr) -> Vec<u8> {
@@ -64,16 +75,54 @@ impl Engine {
 
     fn save_own_chain(&mut self, cx: &mut Cx<'_>, channel_id: ChannelId) {
         if let Some(own) = self.own_chains.get(&channel_id) {
-            let mut record = zeroize::Zeroizing::new(vec![u8::from(own.device_left), u8::from(own.bad_signature)]);
+            let mut record = zeroize::Zeroizing::new(vec![u8::from(own.device_left), u8::from(own.distrusted)]);
             record.extend_from_slice(&own.chain.to_record());
             cx.db.put_value(Table::OwnChains, channel_id.as_bytes(), record);
         }
     }
 
-    pub(super) fn forget_own_chain(&mut self, cx: &mut Cx<'_>, channel_id: ChannelId) {
-        if self.own_chains.remove(&channel_id).is_some() {
+    pub(super) fn forget_own_chain(&mut self, cx: &mut Cx<'_>, channel_id: ChannelId) -> Result<(), StoreError> {
+        if let Some(own) = self.own_chains.remove(&channel_id) {
             cx.db.delete(Table::OwnChains, channel_id.as_bytes());
+            cx.db.save(Table::ChainGiven, ended_key(channel_id, own.chain.chain_id()), &cx.now.as_unix_ms())?;
         }
+        Ok(())
+    }
+
+    /// Forgets who was given the chains that ended a week ago: nobody may ask for their messages any more. That there was a
+    /// chain of this number is never forgotten, since no number may come twice in a channel.
+    pub(super) fn purge_given(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
+        let now = cx.now.as_unix_ms();
+        let mut chains: BTreeMap<Vec<u8>, (Option<u64>, bool)> = BTreeMap::new();
+        for (at, value) in cx.db.scan(Table::ChainGiven, &[], PURGE_MAX)? {
+            let Some(chain) = at.get(..20) else { continue };
+            let known = chains.entry(chain.to_vec()).or_default();
+            if at.len() == 20 {
+                known.0 = unpack::<u64>(Table::ChainGiven, &value).ok();
+            } else {
+                known.1 = true;
+            }
+        }
+        for (chain, (ended, given)) in chains {
+            let current = chain.split_first_chunk::<16>().is_some_and(|(channel, id)| {
+                let own = self.own_chains.get(&ChannelId::from_bytes(*channel));
+                own.is_some_and(|own| own.chain.chain_id().to_be_bytes() == *id)
+            });
+            match ended {
+                _ if current => {}
+                Some(at) if given && at.saturating_add(7 * DAY_MS) <= now => {
+                    for (row, _) in cx.db.scan(Table::ChainGiven, &chain, usize::MAX)? {
+                        if row.len() > 20 {
+                            cx.db.delete(Table::ChainGiven, row);
+                        }
+                    }
+                }
+                Some(_) => {}
+                // It ended before ends were noted.
+                None => cx.db.save(Table::ChainGiven, chain, &now)?,
+            }
+        }
+        Ok(())
     }
 
     /// A device of this user's left: the next message in their channels goes on a new chain.
@@ -93,6 +142,17 @@ impl Engine {
         Ok(())
     }
 
+    /// No chain is sent on any more: each channel gets a new one with its next message.
+    pub(super) fn distrust_chains(&mut self, cx: &mut Cx<'_>) {
+        let channels: Vec<ChannelId> = self.own_chains.keys().copied().collect();
+        for channel_id in channels {
+            if let Some(own) = self.own_chains.get_mut(&channel_id) {
+                own.distrusted = true;
+            }
+            self.save_own_chain(cx, channel_id);
+        }
+    }
+
     /// A receiver reports a bad signature: a new chain, once an hour at most.
     pub(super) fn distrust_chain(&mut self, cx: &mut Cx<'_>, channel_id: ChannelId, chain_id: u32) -> Result<(), StoreError> {
         let at = key(&[b"distrusted/", channel_id.as_bytes()]);
@@ -102,7 +162,7 @@ impl Engine {
             && own.chain.chain_id() == chain_id
             && last.saturating_add(HOUR_MS) <= now
         {
-            own.bad_signature = true;
+            own.distrusted = true;
             cx.db.save(Table::Account, at, &now)?;
             self.save_own_chain(cx, channel_id);
         }
@@ -195,7 +255,7 @@ impl Engine {
         let keep = self
             .own_chains
             .get(&channel_id)
-            .is_some_and(|own| own.chain.rotation(&state.log, own.device_left, own.bad_signature, now).is_none());
+            .is_some_and(|own| own.chain.rotation(&state.log, own.device_left, own.distrusted, now).is_none());
         if keep {
             return Ok(Ok(()));
         }
@@ -209,7 +269,9 @@ impl Engine {
             .collect();
         match OwnChain::create(&state.log, *channel_id.as_bytes(), sender, |id| used.contains(&id), &mut cx.rng, now) {
             Ok(chain) => {
-                self.own_chains.insert(channel_id, Own { chain, device_left: false, bad_signature: false });
+                self.forget_own_chain(cx, channel_id)?;
+                self.own_chains
+                    .insert(channel_id, Own { chain, device_left: false, distrusted: false, given: Some(BTreeSet::new()) });
                 self.save_own_chain(cx, channel_id);
                 Ok(Ok(()))
             }
@@ -220,16 +282,18 @@ impl Engine {
     }
 
     /// Readers that were not given the chain yet.
-    fn lacking(&self, cx: &Cx<'_>, channel_id: ChannelId, log_id: LogId) -> Result<Vec<DeviceAddr>, StoreError> {
-        let Some(own) = self.own_chains.get(&channel_id) else { return Ok(Vec::new()) };
-        let prefix = key(&[channel_id.as_bytes(), &own.chain.chain_id().to_be_bytes()]);
-        let given: BTreeSet<Vec<u8>> = cx
-            .db
-            .scan(Table::ChainGiven, &prefix, usize::MAX)?
-            .into_iter()
-            .filter_map(|(at, _)| Some(at.get(20..)?.to_vec()))
-            .collect();
-        Ok(self.readers(log_id).into_iter().filter(|addr| !given.contains(addr_key(*addr).as_slice())).collect())
+    fn lacking(&mut self, cx: &Cx<'_>, channel_id: ChannelId, log_id: LogId) -> Result<Vec<DeviceAddr>, StoreError> {
+        let readers = self.readers(log_id);
+        let Some(own) = self.own_chains.get_mut(&channel_id) else { return Ok(Vec::new()) };
+        let given = match &own.given {
+            Some(given) => given,
+            None => {
+                let prefix = ended_key(channel_id, own.chain.chain_id());
+                let known = cx.db.scan(Table::ChainGiven, &prefix, usize::MAX)?;
+                own.given.insert(known.iter().filter_map(|(at, _)| addr_of(at.get(20..)?)).collect())
+            }
+        };
+        Ok(readers.into_iter().filter(|addr| !given.contains(addr)).collect())
     }
 
     /// Sends the chain at its current place; the channel's messages wait for the server to have it.
@@ -248,6 +312,9 @@ impl Engine {
                 if !cx.db.has(Table::ChainGiven, &at)? {
                     cx.db.save(Table::ChainGiven, at, &iteration)?;
                 }
+                if let Some(given) = self.own_chains.get_mut(&channel_id).and_then(|own| own.given.as_mut()) {
+                    given.insert(addr);
+                }
             }
         }
         self.queue_batch(cx, copies, Some(channel_id))
@@ -259,7 +326,7 @@ impl Engine {
         let (Some(state), Some(own)) = (self.logs.get(&log_id), self.own_chains.get(&channel_id)) else { return Ok(()) };
         let now = cx.now.as_unix_ms();
         if state.status == LogStatus::Stopped
-            || own.chain.rotation(&state.log, own.device_left, own.bad_signature, now).is_some()
+            || own.chain.rotation(&state.log, own.device_left, own.distrusted, now).is_some()
             || !self.readers(log_id).contains(&to)
         {
             return Ok(());
@@ -286,9 +353,9 @@ impl Engine {
             // The session has moved on: it is the key that waits, not its frame.
             let Ok(parsed) = Skdm::parse(skdm) else { return Ok(Outcome::Done) };
             let channel_id = ChannelId::from_bytes(parsed.channel_id);
-            if cx.db.scan(Table::HeldKeys, channel_id.as_bytes(), HELD_KEYS_MAX)?.len() < HELD_KEYS_MAX
-                && cx.db.scan(Table::HeldKeys, &[], HELD_KEYS_IN_ALL)?.len() < HELD_KEYS_IN_ALL
-            {
+            let kept = cx.db.load::<u64>(Table::Account, HELD_KEYS)?.unwrap_or(0);
+            if kept < HELD_KEYS_MAX {
+                cx.db.save(Table::Account, *HELD_KEYS, &(kept + 1))?;
                 let order = cx.db.next_number("held")?;
                 let value = [&addr_key(incoming.from)[..], &cx.now.as_unix_ms().to_be_bytes(), skdm].concat();
                 cx.db.put(Table::HeldKeys, key(&[channel_id.as_bytes(), &order.to_be_bytes()]), value);
@@ -369,17 +436,25 @@ impl Engine {
     }
 
     /// Sender keys that came before the ops that they refer to.
-    pub(super) fn retry_keys(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
-        for (at, value) in cx.db.scan(Table::HeldKeys, &[], 10_000)? {
+    pub(super) fn retry_keys(&mut self, cx: &mut Cx<'_>, channel_id: Option<ChannelId>) -> Result<(), StoreError> {
+        let prefix = channel_id.map(|id| id.as_bytes().to_vec()).unwrap_or_default();
+        let held = cx.db.scan(Table::HeldKeys, &prefix, usize::MAX)?;
+        let mut kept = match channel_id {
+            Some(_) => cx.db.load::<u64>(Table::Account, HELD_KEYS)?.unwrap_or(0),
+            None => held.len() as u64,
+        };
+        let before = held.len();
+        for (at, value) in held {
             let parts =
                 value.split_first_chunk::<20>().and_then(|(addr, rest)| Some((addr_of(addr)?, rest.split_first_chunk::<8>()?)));
             let Some((from, (since, skdm))) = parts else { continue };
             let old = cx.now.as_unix_ms().saturating_sub(u64::from_be_bytes(*since)) > 7 * DAY_MS;
             if old || self.accept_skdm(cx, from, skdm)? {
                 cx.db.delete(Table::HeldKeys, at);
+                kept = kept.saturating_sub(1);
             }
         }
-        Ok(())
+        if before == 0 { Ok(()) } else { cx.db.save(Table::Account, *HELD_KEYS, &kept) }
     }
 
     // --- Rows ---
@@ -466,9 +541,9 @@ impl Engine {
         let role = state.log.role_at(from.user_id.as_bytes(), plain.epoch);
         cx.db.put_value(Table::PeerChains, at, next.to_record());
         if next.is_overdue(now) {
-            let warned = key(&[b"overdue/", &addr_key(from), &frame.chain_id.to_be_bytes()]);
-            if !cx.db.has(Table::Account, &warned)? {
-                cx.db.put(Table::Account, warned, []);
+            let warned = key(&[b"overdue/", channel_id.as_bytes(), &addr_key(from)]);
+            if cx.db.load::<u32>(Table::Account, &warned)? != Some(frame.chain_id) {
+                cx.db.save(Table::Account, warned, &frame.chain_id)?;
                 let name = self.name_of(from.user_id);
                 cx.notice(
                     Problem::new(ProblemKind::Crypto, format!("{} has used one channel key for very long.", name.raw()))

@@ -1,7 +1,7 @@
 //! Frames that cannot be judged or opened yet (`crypto.md` 10.5, 10.6): held within bounds, tried again when something that
 //! they wait for came, asked for again when their keys are lost; and the answers to such requests of others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use crate::crypto::content::{self, Body, Content, Resent, SessionCtl};
 use crate::crypto::frame::Frame;
 use crate::protocol::ids::{ChannelId, DeviceAddr, MessageId, UserId};
 
-use super::db::key;
+use super::db::{Db, key};
 use super::lines::{Line, LineBody};
 use super::receive::{Incoming, Outcome};
 use super::sessions::{SentContent, SentKey, SentWhat};
@@ -65,6 +65,33 @@ pub(super) struct Held {
     pub warned: bool,
 }
 
+/// Which frames are held, without reading them: the conversations, and the orders of their frames.
+#[derive(Debug, Default)]
+pub(super) struct HeldIndex(BTreeMap<[u8; 16], BTreeSet<u64>>);
+
+impl HeldIndex {
+    pub(super) fn open(db: &Db<'_>) -> Result<Self, StoreError> {
+        let mut index = Self::default();
+        for (at, _) in db.scan(Table::Held, &[], usize::MAX)? {
+            let parts = at
+                .split_first_chunk::<16>()
+                .and_then(|(conversation, order)| Some((*conversation, u64::from_be_bytes(order.try_into().ok()?))));
+            if let Some((conversation, order)) = parts {
+                index.0.entry(conversation).or_default().insert(order);
+            }
+        }
+        Ok(index)
+    }
+
+    pub(super) fn has(&self, conversation: &[u8]) -> bool {
+        conversation.try_into().is_ok_and(|conversation: [u8; 16]| self.0.contains_key(&conversation))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl Engine {
     /// Keeps a frame. Above the bound the oldest of the conversation goes.
     pub(super) fn hold(
@@ -74,21 +101,36 @@ impl Engine {
         incoming: Incoming,
         why: HeldFrame,
     ) -> Result<(), StoreError> {
-        let kept = cx.db.scan(Table::Held, &conversation, HELD_MAX + 1)?;
-        if kept.len() >= HELD_MAX
-            && let Some((oldest, _)) = kept.into_iter().next()
-        {
-            cx.db.delete(Table::Held, oldest);
-        }
         let order = cx.db.next_number("held")?;
+        let kept = self.held.0.entry(conversation).or_default();
+        kept.insert(order);
+        if kept.len() > HELD_MAX
+            && let Some(oldest) = kept.pop_first()
+        {
+            cx.db.delete(Table::Held, key(&[&conversation, &oldest.to_be_bytes()]));
+        }
         let held = Held { incoming, why, since_ms: cx.now.as_unix_ms(), asked_ms: 0, warned: false };
         cx.db.save(Table::Held, key(&[&conversation, &order.to_be_bytes()]), &held)?;
         self.timers.held_soon(cx.now.as_unix_ms() + CHAIN_PATIENCE_MS);
         Ok(())
     }
 
+    fn drop_held(&mut self, cx: &mut Cx<'_>, at: Vec<u8>) {
+        if let Some((conversation, order)) = at.split_first_chunk::<16>()
+            && let Some(kept) = self.held.0.get_mut(conversation)
+        {
+            if let Ok(order) = order.try_into() {
+                kept.remove(&u64::from_be_bytes(order));
+            }
+            if kept.is_empty() {
+                self.held.0.remove(conversation);
+            }
+        }
+        cx.db.delete(Table::Held, at);
+    }
+
     pub(super) fn retry_held(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
-        self.retry_keys(cx)?;
+        self.retry_keys(cx, None)?;
         self.retry_under(cx, &[])
     }
 
@@ -99,7 +141,7 @@ impl Engine {
     pub(super) fn retry_held_in(&mut self, cx: &mut Cx<'_>, channel_id: ChannelId) -> Result<(), StoreError> {
         if !self.retrying_keys {
             self.retrying_keys = true;
-            self.retry_keys(cx)?;
+            self.retry_keys(cx, Some(channel_id))?;
             self.retrying_keys = false;
         }
         self.retry_under(cx, channel_id.as_bytes())
@@ -107,7 +149,7 @@ impl Engine {
 
     /// Tries held frames again. A frame that opens may let others open; each is tried once a pass.
     fn retry_under(&mut self, cx: &mut Cx<'_>, prefix: &[u8]) -> Result<(), StoreError> {
-        if self.retrying {
+        if self.retrying || self.held.is_empty() || !(prefix.is_empty() || self.held.has(prefix)) {
             return Ok(());
         }
         self.retrying = true;
@@ -117,7 +159,7 @@ impl Engine {
                 continue;
             }
             if now.saturating_sub(held.since_ms) > WEEK_MS {
-                cx.db.delete(Table::Held, at);
+                self.drop_held(cx, at);
                 continue;
             }
             // What waits for an answer of its author cannot open before that came.
@@ -129,13 +171,13 @@ impl Engine {
                 _ => self.open_dm(cx, &held.incoming)?,
             };
             match outcome {
-                Outcome::Done => cx.db.delete(Table::Held, at),
+                Outcome::Done => self.drop_held(cx, at),
                 Outcome::Unsupported | Outcome::Refused(_) => {
-                    cx.db.delete(Table::Held, at);
+                    self.drop_held(cx, at);
                     self.show_waiting(cx, &held.incoming, Reason::Refused)?;
                 }
                 Outcome::BeforeJoin => {
-                    cx.db.delete(Table::Held, at);
+                    self.drop_held(cx, at);
                     self.show_before_join(cx, &held.incoming)?;
                 }
                 Outcome::Hold(why) => {
@@ -176,11 +218,14 @@ impl Engine {
     /// The content came another way: its frame need not wait any more.
     pub(super) fn forget_held(&mut self, cx: &mut Cx<'_>, channel_id: ChannelId, message: MessageRef) -> Result<(), StoreError> {
         for conversation in [*channel_id.as_bytes(), *message.author.as_bytes()] {
+            if !self.held.has(&conversation) {
+                continue;
+            }
             for (at, held) in cx.db.load_all::<Held>(Table::Held, &conversation, HELD_MAX + 1)? {
                 let same =
                     held.incoming.row.as_ref().is_some_and(|(channel, facts)| *channel == channel_id && facts.id == message.id);
                 if same && matches!(held.why, HeldFrame::Lost | HeldFrame::Stuck | HeldFrame::UnknownChain) {
-                    cx.db.delete(Table::Held, at);
+                    self.drop_held(cx, at);
                 }
             }
         }
@@ -194,7 +239,9 @@ impl Engine {
             return Ok(());
         }
         self.timers.held = None;
-        let mut chains = BTreeSet::new();
+        if self.held.is_empty() {
+            return Ok(());
+        }
         let mut quarantine = false;
         for (at, mut held) in cx.db.load_all::<Held>(Table::Held, &[], 10_000)? {
             quarantine |= held.why == HeldFrame::Quarantined;
@@ -236,8 +283,7 @@ impl Engine {
                     self.send_control_to(cx, from, Body::SessionCtl(ctl))?;
                 }
                 Ok(Frame::Channel(frame)) if listed => {
-                    // One request brings the chain; each frame that came before it is asked for by itself.
-                    chains.insert((from, frame.channel_id, frame.chain_id));
+                    // The chain comes with the first answer; each frame that came before it has to be sent again.
                     let ctl = SessionCtl {
                         kind: content::CTL_RETRY,
                         channel_id: frame.channel_id.to_vec(),

@@ -13,7 +13,7 @@ use crate::protocol::messages::RetryAfter;
 
 use super::commands::Errand;
 use super::io::{Answer, HttpTag, Method, Output, Request, Unreachable};
-use super::sync::Load;
+use super::snapshot::Load;
 use super::{Cx, Engine};
 
 /// Why a request was made.
@@ -55,6 +55,10 @@ pub(super) struct Http {
 pub(super) struct Body(Vec<u8>);
 
 impl Body {
+    pub(super) fn is_json(&self) -> bool {
+        serde_json::from_slice::<serde::de::IgnoredAny>(&self.0).is_ok()
+    }
+
     /// None when it is not of that shape.
     pub(super) fn parse<T: DeserializeOwned>(&self) -> Option<T> {
         serde_json::from_slice(&self.0).ok()

@@ -105,7 +105,7 @@ impl fmt::Debug for Request {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
-    /// At most 8 MiB: the driver cuts longer answers off and reports them as [`Unreachable`].
+    /// At most 32 MiB: the driver cuts longer answers off and reports them as [`Unreachable`].
     pub body: Vec<u8>,
 }
 

@@ -119,6 +119,7 @@ impl Engine {
                 server: me.server.clone(),
                 server_name: me.server_name.as_str().into(),
                 fingerprint: fingerprint(keys.device.identity()),
+                receipts: !self.receipts_off,
             };
             cx.tell(ClientEvent::Opened { account: account.into(), tree: self.tree().into() });
             cx.tell(ClientEvent::Connection(self.connection.clone()));
@@ -225,7 +226,11 @@ impl Engine {
 
     pub(super) fn on_device_taken(&mut self, cx: &mut Cx<'_>, answer: Result<DeviceSession, Failure>) -> Result<(), StoreError> {
         match answer {
-            Ok(session) => self.begin_session(cx, session),
+            Ok(session) => {
+                // The last login ended: perhaps because this profile came out of a backup, whose token was old.
+                self.begin_anew(cx)?;
+                self.begin_session(cx, session)
+            }
             Err(failure) => {
                 cx.notice(failure.problem().hint("Your local history is here. Log in again."));
                 Ok(())

@@ -22,6 +22,14 @@ use super::{Cx, Engine};
 const PENDING_MAX: usize = 2_000;
 /// Channels of a log that show a line about each change.
 const LINES_MAX: usize = 20;
+/// A server that names a head and does not show the way to it is asked again after a second, two, four and so on.
+const RETRY_MIN_MS: u64 = 1_000;
+const RETRY_MAX_MS: u64 = 600_000;
+/// After so many times nothing waits for that log any more.
+const FAILURES_MAX: u32 = 5;
+/// Ops that members show for places that are taken: each may be the other half of a fork, and costs a look at the whole log.
+const JUDGED_MAX: u32 = 10;
+const MINUTE_MS: u64 = 60_000;
 
 /// A verified log.
 #[derive(Debug)]
@@ -47,7 +55,12 @@ pub(super) struct LogFeed {
     /// It was never fetched, or has to be looked at again.
     wanted: bool,
     asked: bool,
-    pending: BTreeMap<u64, Vec<u8>>,
+    pending: BTreeMap<u64, Pending>,
+    /// Questions in a row that brought nothing, and when to ask again, milliseconds.
+    failures: u32,
+    not_before: u64,
+    /// Since when, and how many ops of members were judged.
+    judged: (u64, u32),
     /// Lists that were asked for and did not help.
     tried: BTreeSet<(UserId, [u8; 32], u64, bool)>,
 }
@@ -58,6 +71,20 @@ enum Feed {
     Server,
     /// The session of a current member.
     Member,
+}
+
+impl LogFeed {
+    pub(super) fn clock_set_back(&mut self) {
+        self.not_before = 0;
+    }
+}
+
+/// An op that waits for its turn.
+#[derive(Debug)]
+struct Pending {
+    op: Vec<u8>,
+    /// What a member showed and does not hold says nothing of the server.
+    from: Feed,
 }
 
 impl LogState {
@@ -99,6 +126,11 @@ pub(super) const fn log_role(role: Role) -> membership::Role {
         Role::Admin => membership::Role::Admin,
         Role::Owner => membership::Role::Owner,
     }
+}
+
+/// The head that a member named last.
+fn claim_key(log_id: LogId) -> Vec<u8> {
+    key(&[b"head/", log_id.as_bytes()])
 }
 
 fn pin_key(log_id: LogId) -> Vec<u8> {
@@ -166,20 +198,38 @@ impl Engine {
         self.logs.get(&log_id).is_some_and(|state| head <= state.log.epoch())
     }
 
+    /// Whether the log is verified up to there.
+    pub(super) fn knows_log_to(&self, log_id: LogId, seq: u64) -> bool {
+        self.logs.get(&log_id).is_some_and(|state| state.log.epoch() >= seq)
+    }
+
+    /// Whether it is worth waiting for more of a log.
+    pub(super) fn may_advance(&self, log_id: LogId) -> bool {
+        self.logs.get(&log_id).is_none_or(|state| state.status == LogStatus::Good)
+            && self.feeds.get(&log_id).is_none_or(|feed| feed.failures < FAILURES_MAX)
+    }
+
     pub(super) fn pump_logs(&mut self, cx: &mut Cx<'_>) {
+        self.timers.logs = None;
         if !self.is_online() || self.timers.paused(cx.now) {
             return;
         }
-        let live = self.is_live();
+        let (live, time) = (self.is_live(), cx.now.as_unix_ms());
+        let awaited: BTreeSet<LogId> = self.feeds.keys().filter(|log_id| self.is_log_awaited(**log_id)).copied().collect();
         let mut asks = Vec::new();
         for (log_id, feed) in &mut self.feeds {
             let epoch = self.logs.get(log_id).map(|state| state.log.epoch());
             let broken = self.logs.get(log_id).is_some_and(|state| matches!(state.status, LogStatus::Broken(_)));
             let next = epoch.map_or(0, |epoch| epoch + 1);
             let behind = epoch.is_some_and(|epoch| feed.head > epoch) && !broken;
-            // While catching up the streams bring ops in order with the rows; only a log that never began is fetched then.
-            let now = live || epoch.is_none();
+            // While catching up the streams bring ops in order with the rows; only a log that never began, or that rows wait
+            // for, is fetched then.
+            let now = live || epoch.is_none() || awaited.contains(log_id);
             if !now || feed.asked || feed.pending.contains_key(&next) || !(feed.wanted || behind) {
+                continue;
+            }
+            if feed.not_before > time {
+                self.timers.logs = Some(self.timers.logs.map_or(feed.not_before, |at| at.min(feed.not_before)));
                 continue;
             }
             feed.asked = true;
@@ -216,18 +266,30 @@ impl Engine {
         log_id: LogId,
         answer: Result<LogOps, Failure>,
     ) -> Result<(), StoreError> {
-        let feed = self.feed(log_id);
+        let epoch = |engine: &Self| engine.logs.get(&log_id).map(|state| state.log.epoch());
+        let (before, feed) = (epoch(self), self.feed(log_id));
         feed.asked = false;
-        match answer {
-            Ok(page) => self.take_ops(cx, log_id, page),
-            Err(failure) => {
-                if !failure.is_final() {
-                    feed.wanted = true;
-                    self.timers.back_off(cx.now, failure.retry_after_ms());
-                }
-                Ok(())
+        let fruitless = match answer {
+            Ok(page) => {
+                self.take_ops(cx, log_id, page)?;
+                let (after, feed) = (epoch(self), self.feed(log_id));
+                let next = after.map_or(0, |epoch| epoch + 1);
+                after == before && feed.head >= next && !feed.pending.contains_key(&next)
             }
+            Err(failure) if failure.is_final() => true,
+            Err(failure) => {
+                feed.wanted = true;
+                self.timers.back_off(cx.now, failure.retry_after_ms());
+                false
+            }
+        };
+        if fruitless {
+            let feed = self.feed(log_id);
+            let wait = RETRY_MIN_MS.saturating_mul(1 << feed.failures.min(16)).min(RETRY_MAX_MS);
+            feed.failures = feed.failures.saturating_add(1);
+            feed.not_before = cx.now.as_unix_ms().saturating_add(wait);
         }
+        Ok(())
     }
 
     /// A page of a log, from the server.
@@ -248,9 +310,6 @@ impl Engine {
         if !more && !feed.pending.contains_key(&next) {
             // That is all there is. A head that was named beyond it is nothing to wait for.
             feed.head = feed.head.min(head_seq.max(epoch.unwrap_or(0)));
-            if epoch.is_some_and(|epoch| feed.head > epoch) {
-                self.timers.back_off(cx.now, None);
-            }
         }
         Ok(())
     }
@@ -271,26 +330,35 @@ impl Engine {
         if let Some(state) = self.logs.get(&log_id)
             && seq <= state.log.epoch()
         {
-            return self.judge_op(cx, log_id, &op);
+            return self.judge_op(cx, log_id, &op, from);
         }
         let feed = self.feed(log_id);
-        match from {
-            Feed::Server if feed.pending.len() < PENDING_MAX || feed.pending.contains_key(&seq) => {
-                feed.pending.insert(seq, op);
-            }
-            Feed::Member if feed.pending.len() < PENDING_MAX => {
-                feed.pending.entry(seq).or_insert(op);
-            }
-            _ => {}
+        let free = match (feed.pending.get(&seq), from) {
+            (Some(_), Feed::Server) => true,
+            (Some(_), Feed::Member) => false,
+            (None, _) => feed.pending.len() < PENDING_MAX,
+        };
+        if free {
+            feed.pending.insert(seq, Pending { op, from });
         }
         Ok(())
     }
 
-    fn judge_op(&mut self, cx: &mut Cx<'_>, log_id: LogId, op: &[u8]) -> Result<(), StoreError> {
+    fn judge_op(&mut self, cx: &mut Cx<'_>, log_id: LogId, op: &[u8], from: Feed) -> Result<(), StoreError> {
         let Some(state) = self.logs.get(&log_id) else { return Ok(()) };
         let Ok(parsed) = Op::parse(op) else { return Ok(()) };
         if state.log.head(parsed.seq) == Some(&parsed.head) {
             return Ok(());
+        }
+        if from == Feed::Member {
+            let (now, judged) = (cx.now.as_unix_ms(), &mut self.feed(log_id).judged);
+            if now.abs_diff(judged.0) >= MINUTE_MS {
+                *judged = (now, 0);
+            }
+            judged.1 += 1;
+            if judged.1 > JUDGED_MAX {
+                return Ok(());
+            }
         }
         let ops = self.stored_ops(cx, log_id)?;
         let Some(state) = self.logs.get_mut(&log_id) else { return Ok(()) };
@@ -330,7 +398,9 @@ impl Engine {
             let next = self.logs.get(&log_id).map_or(0, |state| state.log.epoch() + 1);
             let feed = self.feed(log_id);
             feed.pending.retain(|seq, _| *seq >= next);
-            let Some(op) = feed.pending.get(&next).cloned() else { break };
+            let Some((op, from)) = feed.pending.get(&next).map(|pending| (pending.op.clone(), pending.from)) else {
+                break;
+            };
             let applied = match self.logs.get_mut(&log_id) {
                 Some(state) => state.log.apply(&op, &StoredCerts(&cx.db)).map(|_| ()),
                 None => {
@@ -351,18 +421,23 @@ impl Engine {
                     }
                 }
                 Err(Error::UnverifiedDevice) => {
-                    if !self.want_actor(log_id, &op) {
+                    if !self.want_actor(log_id, &op) && !self.drop_members_op(log_id, next, from) {
                         self.log_broken(cx, log_id, next, "the device that signed it is in no list of its user".into());
                     }
                     break;
                 }
                 Err(error) => {
-                    self.log_broken(cx, log_id, next, error.to_string());
+                    if !self.drop_members_op(log_id, next, from) {
+                        self.log_broken(cx, log_id, next, error.to_string());
+                    }
                     break;
                 }
             }
         }
         if moved {
+            let feed = self.feed(log_id);
+            (feed.failures, feed.not_before) = (0, 0);
+            self.check_claim(cx, log_id)?;
             if let Some(state) = self.logs.get_mut(&log_id) {
                 state.status = if state.log.is_stopped() { LogStatus::Stopped } else { LogStatus::Good };
             }
@@ -404,6 +479,34 @@ impl Engine {
             return true;
         }
         self.is_old_list_asked(user_id, identity)
+    }
+
+    /// What a member showed and does not hold is asked of the server instead; false for the server's own op.
+    fn drop_members_op(&mut self, log_id: LogId, seq: u64, from: Feed) -> bool {
+        if from == Feed::Member {
+            let feed = self.feed(log_id);
+            feed.pending.remove(&seq);
+            feed.wanted = true;
+        }
+        from == Feed::Member
+    }
+
+    /// Whether the log led to the head that a member named (`crypto.md` 11.6); looked at when it has come so far.
+    fn check_claim(&mut self, cx: &mut Cx<'_>, log_id: LogId) -> Result<(), StoreError> {
+        let at = claim_key(log_id);
+        let Some((from, seq, head)) = cx.db.load::<(UserId, u64, [u8; 32])>(Table::Account, &at)? else { return Ok(()) };
+        let Some(state) = self.logs.get(&log_id).filter(|state| state.log.epoch() >= seq) else { return Ok(()) };
+        if state.log.head(seq) != Some(&head) {
+            cx.notice(
+                Problem::new(
+                    ProblemKind::Crypto,
+                    format!("{} sees another history of members than this client does.", self.name_of(from).raw()),
+                )
+                .hint("The server may be showing different membership to different people. Ask an admin."),
+            );
+        }
+        cx.db.delete(Table::Account, at);
+        Ok(())
     }
 
     fn log_broken(&mut self, cx: &mut Cx<'_>, log_id: LogId, seq: u64, why: String) {
@@ -574,6 +677,9 @@ impl Engine {
             );
             return Ok(());
         }
+        if let Ok(head) = <[u8; 32]>::try_from(ops.head.as_slice()) {
+            cx.db.save(Table::Account, claim_key(log_id), &(from, ops.head_seq, head))?;
+        }
         if self.logs.contains_key(&log_id) {
             for op in &ops.ops {
                 if let Ok(parsed) = Op::parse(op)
@@ -583,21 +689,12 @@ impl Engine {
                 }
             }
             self.advance_log(cx, log_id)?;
+            if !self.knows_log_to(log_id, ops.head_seq) {
+                // Looked up, not believed: a number that somebody names must not keep this client from sending.
+                self.look_at_log(log_id);
+            }
         }
-        let head = self.logs.get(&log_id).and_then(|state| state.log.head(ops.head_seq));
-        if head.is_some_and(|head| head.as_slice() != ops.head) {
-            cx.notice(
-                Problem::new(
-                    ProblemKind::Crypto,
-                    format!("{} sees another history of members than this client does.", self.name_of(from).raw()),
-                )
-                .hint("The server may be showing different membership to different people. Ask an admin."),
-            );
-        } else if head.is_none() && self.logs.contains_key(&log_id) {
-            // Looked up, not believed: a number that somebody names must not keep this client from sending.
-            self.look_at_log(log_id);
-        }
-        Ok(())
+        self.check_claim(cx, log_id)
     }
 
     /// Tells a user where a log stands: the other view of a fork, or a first pin.

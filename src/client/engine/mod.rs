@@ -4,9 +4,10 @@
 //! through [`Store`] and writes only by returning [`Changes`](super::store::Changes), which the driver saves before it
 //! performs the rest. Start with [`io`], then [`Engine::handle`]; each concern has its file:
 //!
-//! `keys` this device · `sync` and `events` streams in step · `outbox` what waits · `contacts` and `gossip` whom we know by which keys ·
+//! `keys` this device · `sync`, `snapshot` and `events` streams in step · `outbox` and `unsent` what waits · `contacts` and `gossip` whom we know
+//! by which keys ·
 //! `sessions`, `receive` and `held` frames of devices · `membership` who belongs where · `groups` channel keys · `timeline` and `lines` what was
-//! said · `places` and `tree` what the server shows · `commands` and `errands` what the user asks for.
+//! said · `places` and `tree` what the server shows · `commands`, `errands` and `ops` what the user asks for.
 //!
 //! Nothing here acts at once: every step ends in [`Engine::pump`], which looks at what is wanted and possible and asks for
 //! what is missing. So a crash, a lost line or a refusal anywhere loses nothing but time.
@@ -24,12 +25,14 @@ pub mod io;
 mod keys;
 mod lines;
 mod membership;
+mod ops;
 mod outbox;
 mod places;
 mod receipts;
 mod receive;
 mod search;
 mod sessions;
+mod snapshot;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -55,7 +58,7 @@ use crate::protocol::ids::{ChannelId, DeviceId, LogId, UserId};
 pub use io::{Answer, HttpTag, Input, Line, Login, Method, Output, Request, Step, Unreachable};
 
 use db::Db;
-use errands::Waiting;
+use ops::Waiting;
 use time::Timers;
 
 /// The state of one profile: what the store holds of it in memory, and what is under way.
@@ -72,6 +75,7 @@ pub struct Engine {
     feeds: BTreeMap<LogId, membership::LogFeed>,
     own_chains: BTreeMap<ChannelId, groups::Own>,
     sessions: sessions::Sessions,
+    held: held::HeldIndex,
     bundles_asked: BTreeSet<UserId>,
     bundles_wanted: BTreeMap<UserId, Vec<DeviceId>>,
     prekeys_asked: bool,
@@ -82,13 +86,27 @@ pub struct Engine {
     timers: Timers,
     /// The last moment that the driver was asked to come back at.
     woken: Option<u64>,
+    /// The time of the last step, milliseconds.
+    clock: u64,
     retrying: bool,
     retrying_keys: bool,
     /// How far the sweep of old keys got: table, last key.
     swept: Option<(Table, Vec<u8>)>,
+    /// See [`Engine::begin_anew`].
+    began_anew: bool,
+    /// Notices of the last minute, so that nobody who lies without end is heard without end.
+    noticed: BTreeMap<String, u64>,
     /// Whether receipts go out; the user may turn them off.
     receipts_off: bool,
+    /// Tables that the upkeep under way still looks through, and how far it got.
+    upkeep: BTreeMap<Table, Option<Vec<u8>>>,
 }
+
+/// The same notice is told once in this time, milliseconds; so many different ones are remembered.
+const NOTICE_MS: u64 = 60_000;
+const NOTICES_MAX: usize = 200;
+/// A clock that goes back by less is none that was set, milliseconds.
+const CLOCK_STEP_MS: u64 = 2_000;
 
 /// One step: what it reads, writes and leads to.
 struct Cx<'a> {
@@ -149,10 +167,12 @@ impl Engine {
             logs,
             feeds,
             own_chains: groups::open(store)?,
+            sessions: sessions::Sessions::open(&db)?,
+            held: held::HeldIndex::open(&db)?,
             outbox: outbox::Outbox::open(&db)?,
             sync: sync::Sync::open(&db)?,
             timers: Timers::at_start(),
-            receipts_off: db.has(Table::Account, b"receipts-off")?,
+            receipts_off: db.has(Table::Account, receipts::RECEIPTS_OFF)?,
             ..Self::default()
         })
     }
@@ -170,6 +190,7 @@ impl Engine {
     ) -> Result<Step, StoreError> {
         let mut cx =
             Cx { db: Db::new(store), now, rng, out: Vec::new(), touched: BTreeSet::new(), removed: Vec::new(), ack_inbox: None };
+        self.look_at_clock(now);
         match input {
             Input::LoggedIn(login) => self.on_login(&mut cx, login)?,
             Input::Command(request, command) => self.on_command(&mut cx, request, command)?,
@@ -181,6 +202,19 @@ impl Engine {
         self.pump(&mut cx)?;
         self.finish(&mut cx)?;
         Ok(Step { changes: cx.db.changes, after: cx.out })
+    }
+
+    /// People set clocks, and machines wake up with wrong ones.
+    fn look_at_clock(&mut self, now: Timestamp) {
+        let now = now.as_unix_ms();
+        let last = std::mem::replace(&mut self.clock, now);
+        if now.saturating_add(CLOCK_STEP_MS) < last {
+            self.timers.clock_set_back();
+            self.outbox.clock_set_back();
+            self.ops_clock_set_back(last - now);
+            self.feeds.values_mut().for_each(membership::LogFeed::clock_set_back);
+            self.woken = None;
+        }
     }
 
     /// Does what is due and asks for what is missing.
@@ -212,6 +246,22 @@ impl Engine {
         Ok(())
     }
 
+    /// Drops notices that were told a moment ago.
+    fn hush(&mut self, cx: &mut Cx<'_>) {
+        let now = cx.now.as_unix_ms();
+        cx.out.retain(|output| {
+            let Output::Tell(ClientEvent::Notice(problem)) = output else { return true };
+            if self.noticed.len() >= NOTICES_MAX {
+                self.noticed.retain(|_, at| now.abs_diff(*at) < NOTICE_MS);
+            }
+            let told = self.noticed.get(problem.text.raw()).is_some_and(|at| now.abs_diff(*at) < NOTICE_MS);
+            if !told && self.noticed.len() < NOTICES_MAX {
+                self.noticed.insert(problem.text.raw().to_owned(), now);
+            }
+            !told
+        });
+    }
+
     /// Tells what changed and when to come back.
     fn finish(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
         self.send_ack(cx);
@@ -234,6 +284,7 @@ impl Engine {
             let items = lines.iter().map(|line| lines::item(&cx.db, self, line).map(Arc::new)).collect::<Result<_, _>>()?;
             cx.tell(ClientEvent::Timeline { channel_id, items });
         }
+        self.hush(cx);
         if std::mem::take(&mut self.places.dirty) && self.me.as_ref().is_some_and(|me| me.registered) {
             cx.tell(ClientEvent::Tree(Arc::new(self.tree())));
         }

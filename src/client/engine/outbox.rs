@@ -11,13 +11,13 @@ use crate::crypto::content::{Body, Content};
 use crate::protocol::devices::{SendDevices, SentDevices};
 use crate::protocol::error::ErrorCode;
 use crate::protocol::frame::{ClientFrame, ErrorFrame, SentFrame};
-use crate::protocol::ids::{BatchId, ChannelId, MessageId};
+use crate::protocol::ids::{BatchId, ChannelId, DeviceAddr, MessageId};
 use crate::protocol::messages::{Row, RowKind, Send, Sent, StaleDevices, StaleLog};
 
 use super::http::{self, Body as Answer, Failure, Question};
 use super::io::Method;
 use super::lines::Line;
-use super::timeline::Origin;
+use super::timeline::{Origin, RowFacts};
 use super::{Cx, Engine};
 
 /// Entries of one profile that wait.
@@ -26,6 +26,8 @@ pub(super) const OUTBOX_MAX: usize = 5_000;
 const IN_FLIGHT_MAX: usize = 8;
 /// Ciphertext bytes beyond which an entry goes over HTTP: a frame of 128 KiB holds them as base64.
 const SOCKET_MAX: usize = 88 * 1024;
+/// An entry that nobody answers on an open line is sent again after this time, milliseconds: the same bytes, so at most once.
+const ANSWER_MS: u64 = 60_000;
 /// Waits before another try, milliseconds.
 const RETRY_MIN_MS: u64 = 500;
 const RETRY_MAX_MS: u64 = 60_000;
@@ -86,7 +88,7 @@ struct Head {
     id: String,
     failed: bool,
     in_flight: bool,
-    /// Milliseconds; 0: now.
+    /// Milliseconds; 0: now. While it is in flight: when its answer is overdue.
     not_before: u64,
 }
 
@@ -132,8 +134,15 @@ impl Outbox {
     }
 
     pub(super) fn line_lost(&mut self) {
+        for head in self.heads.values_mut().filter(|head| head.in_flight) {
+            (head.in_flight, head.not_before) = (false, 0);
+        }
+    }
+
+    /// The clock was set back: nothing waits for a time that it had.
+    pub(super) fn clock_set_back(&mut self) {
         for head in self.heads.values_mut() {
-            head.in_flight = false;
+            head.not_before = 0;
         }
     }
 
@@ -256,16 +265,19 @@ impl Engine {
             return Ok(());
         }
         let now = cx.now.as_unix_ms();
+        for head in self.outbox.heads.values_mut().filter(|head| head.in_flight && head.not_before <= now) {
+            (head.in_flight, head.not_before) = (false, 0);
+        }
         let mut in_flight = self.outbox.heads.values().filter(|head| head.in_flight).count();
         let mut lanes = BTreeSet::new();
         // Sealing may add device batches: the list of this pass is fixed, later ones are taken in the next round.
         let mut from = 0;
         while let Some((&order, head)) = self.outbox.heads.range(from..).next() {
             from = order + 1;
-            if head.failed || head.lane.is_some_and(|lane| !lanes.insert(lane)) || head.in_flight {
+            if head.failed || head.lane.is_some_and(|lane| !lanes.insert(lane)) {
                 continue;
             }
-            if head.not_before > now {
+            if head.in_flight || head.not_before > now {
                 let at = head.not_before;
                 self.timers.outbox = Some(self.timers.outbox.map_or(at, |old: u64| old.min(at)));
                 continue;
@@ -294,7 +306,7 @@ impl Engine {
         let send = match (&entry.what, &entry.state) {
             (What::Devices { batch, .. }, _) => {
                 let (batch, bytes) = (batch.clone(), batch.copies.iter().map(|copy| copy.ciphertext.len()).sum::<usize>());
-                self.in_flight(order);
+                self.in_flight(cx, order);
                 if bytes > SOCKET_MAX {
                     self.ask(cx, Question::Outbox(order), Method::Post, "/devices/messages", http::json(&batch));
                 } else {
@@ -335,7 +347,7 @@ impl Engine {
             }
             (What::Row(_), State::Batch | State::Failed) => return Ok(false),
         };
-        self.in_flight(order);
+        self.in_flight(cx, order);
         let bytes = send.ciphertext.as_ref().map_or(0, crate::protocol::codec::Blob::len)
             + send.copies.iter().flatten().map(|copy| copy.ciphertext.len() + 128).sum::<usize>();
         if bytes > SOCKET_MAX {
@@ -347,9 +359,11 @@ impl Engine {
         Ok(true)
     }
 
-    fn in_flight(&mut self, order: u64) {
+    fn in_flight(&mut self, cx: &Cx<'_>, order: u64) {
         if let Some(head) = self.outbox.heads.get_mut(&order) {
-            head.in_flight = true;
+            let overdue = cx.now.as_unix_ms().saturating_add(ANSWER_MS);
+            (head.in_flight, head.not_before) = (true, overdue);
+            self.timers.outbox = Some(self.timers.outbox.map_or(overdue, |old| old.min(overdue)));
         }
     }
 
@@ -407,7 +421,9 @@ impl Engine {
         let Some(Entry { what: What::Row(row), .. }) = self.entry(cx, order)? else { return Ok(()) };
         self.drop_entry(cx, order);
         let own = MessageRef { author: self.me_id(), id: row.id };
-        if let Some(mut line) = Line::load(&cx.db, row.channel_id, own)? {
+        let line = Line::load(&cx.db, row.channel_id, own)?;
+        let shown = line.is_some();
+        if let Some(mut line) = line {
             line.position = Position::row(sent.seq);
             line.value.at = sent.created_at;
             if matches!(line.value.delivery, Delivery::Waiting | Delivery::Failed(_)) {
@@ -418,14 +434,19 @@ impl Engine {
         }
         self.places.update_state(&mut cx.db, row.channel_id, |state| state.last_at = state.last_at.max(Some(sent.created_at)))?;
         // What others do to it when they receive it happens here now.
-        if row.kind != RowKind::Message
-            && let Ok(content) = Content::from_bytes(&row.content)
-        {
+        if !shown && let Ok(content) = Content::from_bytes(&row.content) {
             let origin = Origin {
                 channel_id: row.channel_id,
                 author: self.me_id(),
                 device: self.me.as_ref().map_or(0, |me| me.device_id),
-                row: None,
+                row: Some(RowFacts {
+                    id: row.id,
+                    seq: sent.seq,
+                    kind: row.kind,
+                    thread_id: row.thread_id,
+                    reply_to_id: row.reply_to_id,
+                    target_id: row.target_id,
+                }),
                 at: sent.created_at,
                 role: self.own_role(row.channel_id),
                 marks: Vec::new(),
@@ -449,8 +470,11 @@ impl Engine {
                 self.put_line(cx, line)
             }
             Some(_) => Ok(()),
-            // This device keeps what it writes: it did not write this.
+            // What shows no line of its own.
+            None if self.was_seen(cx, row.channel_id, own)? => Ok(()),
+            // This device keeps what it writes: it did not write this, or its store is an old copy and it did later.
             None => {
+                self.begin_anew(cx)?;
                 let body = super::lines::LineBody::Waiting(crate::client::model::Reason::Refused);
                 self.put_placeholder(cx, row, body, Some(crate::client::model::Mark::Forged))
             }
@@ -469,7 +493,22 @@ impl Engine {
         retry_after_ms: Option<u64>,
     ) -> Result<(), StoreError> {
         if let Some(head) = self.outbox.heads.get_mut(&order) {
-            head.in_flight = false;
+            (head.in_flight, head.not_before) = (false, 0);
+        }
+        // These inboxes are full. Whoever reads theirs again asks for what is missing; the others do not wait for it.
+        if let (ErrorCode::RateLimited, What::Devices { batch, .. }) = (code, &mut entry.what) {
+            let full =
+                details.as_ref().and_then(|details| serde_json::from_value::<Vec<DeviceAddr>>(details.get("full")?.clone()).ok());
+            let full: BTreeSet<DeviceAddr> = full.unwrap_or_default().into_iter().collect();
+            let before = batch.copies.len();
+            batch.copies.retain(|copy| !full.contains(&DeviceAddr { user_id: copy.user_id, device_id: copy.device_id }));
+            if batch.copies.is_empty() {
+                self.drop_entry(cx, order);
+                return Ok(());
+            }
+            if batch.copies.len() < before {
+                return self.put_entry(cx, order, &entry);
+            }
         }
         match code {
             ErrorCode::StaleDevices => {

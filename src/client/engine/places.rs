@@ -36,6 +36,8 @@ pub(super) struct ChannelState {
     pub peer: Option<UserId>,
     /// Default lifetime of new messages, seconds; 0 = they stay.
     pub expires_s: u32,
+    /// The row that said so; an earlier one that comes later changes nothing.
+    pub timer_seq: u64,
     pub has_draft: bool,
     pub settings: ChannelSettings,
     /// Not readable any more: kept for its history.

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use crate::client::model::MessageRef;
 use crate::client::store::{StoreError, Table};
 use crate::crypto::content::{self, Body, Content, MAX_RECEIPT_IDS, Receipt};
-use crate::protocol::ids::ChannelId;
+use crate::protocol::ids::{ChannelId, MessageId};
 
-use super::db::{addr_of, key, reference_key, reference_of};
+use super::db::{addr_of, key, reference_key, reference_of, unpack};
 use super::sessions::{SentContent, SentKey};
 use super::{Cx, Engine};
 
@@ -25,6 +25,14 @@ const UPKEEP_MAX: usize = 5_000;
 const SWEEP_AFTER_MS: u64 = 30_000;
 const SWEEP_MAX: usize = 64;
 const SWEEP_PAUSE_MS: u64 = 100;
+/// In [`Table::Account`], when the user turned receipts off.
+pub(super) const RECEIPTS_OFF: &[u8; 12] = b"receipts-off";
+/// In [`Table::Account`]: when the last upkeep began.
+const UPKEPT: &[u8; 6] = b"upkept";
+/// What is looked through.
+const KEPT: [Table; 4] = [Table::SeenAt, Table::SentContents, Table::SentKeys, Table::Early];
+/// Bytes of the key of a message of a chain in [`Table::SentKeys`]; what follows is the device that asked for it.
+const CHANNEL_KEY_LEN: usize = 1 + 16 + 4 + 4;
 
 impl Engine {
     /// A receipt to send with the next ones.
@@ -50,6 +58,16 @@ impl Engine {
         let due = cx.now.as_unix_ms() + GATHER_MS;
         self.timers.receipts = Some(self.timers.receipts.map_or(due, |old| old.min(due)));
         Ok(())
+    }
+
+    pub(super) fn set_receipts(&mut self, cx: &mut Cx<'_>, on: bool) {
+        if on {
+            cx.db.delete(Table::Account, *RECEIPTS_OFF);
+        } else {
+            cx.db.put(Table::Account, *RECEIPTS_OFF, []);
+        }
+        self.receipts_off = !on;
+        self.tell_opened(cx);
     }
 
     pub(super) fn flush_receipts(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
@@ -87,38 +105,64 @@ impl Engine {
         Ok(())
     }
 
-    /// Forgets what is kept for a time only; once a day.
+    /// Forgets what is kept for a time only; once a day, so much in one step.
     pub(super) fn keep_up(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
         let now = cx.now.as_unix_ms();
-        self.timers.upkeep = Some(now + DAY_MS);
-        self.timers.sweep = Some(now + SWEEP_AFTER_MS);
-        for (at, _) in cx.db.scan(Table::SeenAt, &[], UPKEEP_MAX)? {
-            let Some((time, seen)) = at.split_first_chunk::<8>() else { continue };
-            if u64::from_be_bytes(*time).saturating_add(SEEN_MS) > now {
-                break;
+        if self.upkeep.is_empty() {
+            let last = cx.db.load::<u64>(Table::Account, UPKEPT)?.unwrap_or(0);
+            // A clock that was set back must not put it off.
+            if last <= now && last.saturating_add(DAY_MS) > now {
+                self.timers.upkeep = Some(last + DAY_MS);
+                return Ok(());
             }
-            cx.db.delete(Table::Seen, seen);
-            cx.db.delete(Table::SeenAt, at);
+            cx.db.save(Table::Account, *UPKEPT, &now)?;
+            self.timers.sweep = Some(now + SWEEP_AFTER_MS);
+            self.upkeep = KEPT.iter().map(|table| (*table, None)).collect();
         }
-        let mut old = std::collections::BTreeSet::new();
-        for (at, sent) in cx.db.load_all::<SentContent>(Table::SentContents, &[], UPKEEP_MAX)? {
-            if sent.at_ms.saturating_add(WEEK_MS) <= now {
-                old.insert(at.clone());
-                cx.db.delete(Table::SentContents, at);
+        for (table, after) in std::mem::take(&mut self.upkeep) {
+            let page = cx.db.scan_after(table, &[], after, UPKEEP_MAX)?;
+            if page.len() >= UPKEEP_MAX {
+                self.upkeep.insert(table, page.last().map(|(at, _)| at.clone()));
             }
-        }
-        for (at, sent) in cx.db.load_all::<SentKey>(Table::SentKeys, b"d", UPKEEP_MAX)? {
-            if sent.at_ms.saturating_add(WEEK_MS) <= now {
-                cx.db.delete(Table::SentKeys, at);
-            }
-        }
-        for (at, value) in cx.db.scan(Table::SentKeys, b"c", UPKEEP_MAX)? {
-            let id = rmp_serde::from_slice::<crate::protocol::ids::MessageId>(&value);
-            if id.is_ok_and(|id| old.contains(id.as_bytes().as_slice())) {
-                cx.db.delete_all(Table::SentKeys, &at)?;
+            for (at, value) in page {
+                if self.is_over(cx, table, &at, &value)? {
+                    cx.db.delete(table, at);
+                }
             }
         }
-        Ok(())
+        let more = !self.upkeep.is_empty();
+        self.timers.upkeep = Some(now + if more { 1_000 } else { DAY_MS });
+        if more { Ok(()) } else { self.purge_given(cx) }
+    }
+
+    /// Whether the time of a record is over.
+    fn is_over(&self, cx: &mut Cx<'_>, table: Table, at: &[u8], value: &[u8]) -> Result<bool, StoreError> {
+        let now = cx.now.as_unix_ms();
+        let week_over = |since: u64| since.saturating_add(WEEK_MS) <= now;
+        Ok(match table {
+            Table::SeenAt => match at.split_first_chunk::<8>() {
+                Some((time, seen)) if u64::from_be_bytes(*time).saturating_add(SEEN_MS) <= now => {
+                    cx.db.delete(Table::Seen, seen);
+                    true
+                }
+                _ => false,
+            },
+            // By the time in the id of what waits for its target; an id from the future is as good as none.
+            Table::Early => at.last_chunk::<16>().map(|id| uuid::Uuid::from_bytes(*id)).is_none_or(|id| {
+                let made = id.get_timestamp().map_or(0, |time| time.to_unix().0 * 1000);
+                made.saturating_add(SEEN_MS) <= now || made > now + DAY_MS
+            }),
+            Table::SentContents => unpack::<SentContent>(table, value).is_ok_and(|sent| week_over(sent.at_ms)),
+            // Of a session: with its own time. Of a chain: kept as long as its message; or the count of answers about it.
+            _ if at.first() == Some(&b'd') => unpack::<SentKey>(table, value).is_ok_and(|sent| week_over(sent.at_ms)),
+            _ => match unpack::<MessageId>(table, value) {
+                Ok(id) => !cx.db.has(Table::SentContents, id.as_bytes())?,
+                Err(_) => match at.get(..CHANNEL_KEY_LEN).map(|message| cx.db.has(table, message)) {
+                    Some(message) => !message?,
+                    None => false,
+                },
+            },
+        })
     }
 
     /// Drops the keys of messages that never came, old sessions and old chains, where nothing arrives any more that would do it

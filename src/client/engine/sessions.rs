@@ -14,11 +14,12 @@ use crate::crypto::identity::Addr;
 use crate::crypto::session::Session;
 use crate::crypto::session_set::SessionSet;
 use crate::protocol::devices::Copy;
+use crate::protocol::error::ErrorCode;
 use crate::protocol::ids::{ChannelId, DeviceAddr, DeviceId, MessageId, UserId};
 use crate::protocol::keys::{ByUser, FetchManyBundles, UserBundles};
 use crate::protocol::messages::{Send, StaleDevices};
 
-use super::db::{addr_key, damaged, key};
+use super::db::{Db, addr_key, addr_of, damaged, key};
 use super::http::{self, Failure, Question};
 use super::io::Method;
 use super::outbox::{RowSend, Sealed};
@@ -29,6 +30,8 @@ const TRY_AGAIN_MS: u64 = 10 * 60_000;
 /// Device contents that wait for a session.
 const CONTROLS_MAX: usize = 500;
 const USERS_AT_ONCE: usize = 100;
+/// A server that wants to be left alone for longer means one user's bundles, milliseconds.
+const LIMIT_OF_ALL_MS: u64 = 30_000;
 const SENDERS_MAX: usize = 10_000;
 
 /// What is known of a peer device beside its sessions.
@@ -47,6 +50,8 @@ pub(super) struct PeerDevice {
     pub recovered_at: u64,
     /// When it left its user's list; 0: it did not.
     pub left_at: u64,
+    /// Nothing is sent on sessions up to this generation: see [`Engine::begin_anew`].
+    pub stale_generation: u32,
 }
 
 /// What went out under which key: the question in a retry request.
@@ -90,9 +95,28 @@ pub(super) struct Sessions {
     /// Failures by claimed sender: window start, count.
     pub failures: BTreeMap<DeviceAddr, (u64, u32)>,
     sets: BTreeMap<DeviceAddr, SessionSet>,
+    /// Devices with [`PeerDevice::stale_generation`].
+    stale: BTreeMap<DeviceAddr, u32>,
+    /// Users whose bundles are asked for alone: the server refused them together for the sake of one.
+    alone: usize,
 }
 
+/// In [`Table::Account`], once there are stale sessions.
+const ANEW: &[u8; 4] = b"anew";
+
 impl Sessions {
+    pub(super) fn open(db: &Db<'_>) -> Result<Self, StoreError> {
+        let mut sessions = Self::default();
+        if db.has(Table::Account, ANEW)? {
+            for (at, peer) in db.load_all::<PeerDevice>(Table::PeerDevices, &[], usize::MAX)? {
+                if let Some(addr) = addr_of(&at).filter(|_| peer.stale_generation > 0) {
+                    sessions.stale.insert(addr, peer.stale_generation);
+                }
+            }
+        }
+        Ok(sessions)
+    }
+
     pub(super) fn next_answer(&self) -> Option<u64> {
         self.unanswered.values().min().copied()
     }
@@ -150,17 +174,20 @@ impl Engine {
 
     pub(super) fn save_sessions(&mut self, cx: &mut Cx<'_>, addr: DeviceAddr, set: SessionSet) -> Result<(), StoreError> {
         let set = set.prune(cx.now.as_unix_ms());
-        for (at, _) in cx.db.scan(Table::Sessions, &addr_key(addr), usize::MAX)? {
-            if !set.sessions().iter().any(|session| at.ends_with(session.id())) {
-                if let Some(id) = at.get(20..) {
-                    cx.db.delete(Table::Sessions, id);
-                }
-                cx.db.delete(Table::Sessions, at);
-            }
+        let old = self.sessions_with(cx, addr)?;
+        for session in old.sessions().iter().filter(|session| set.get(session.id()).is_none()) {
+            cx.db.delete(Table::Sessions, *session.id());
+            cx.db.delete(Table::Sessions, key(&[&addr_key(addr), session.id()]));
         }
         for session in set.sessions() {
-            cx.db.put_value(Table::Sessions, key(&[&addr_key(addr), session.id()]), session.to_record());
-            cx.db.put(Table::Sessions, *session.id(), addr_key(addr));
+            let (known, record) = (old.get(session.id()), session.to_record());
+            // Of several sessions one has moved.
+            if known.is_none_or(|known| known.to_record() != record) {
+                cx.db.put_value(Table::Sessions, key(&[&addr_key(addr), session.id()]), record);
+            }
+            if known.is_none() {
+                cx.db.put(Table::Sessions, *session.id(), addr_key(addr));
+            }
         }
         let max_generation = set.max_generation();
         self.update_peer(cx, addr, |peer| peer.max_generation = peer.max_generation.max(max_generation))?;
@@ -181,6 +208,29 @@ impl Engine {
         self.sessions.unanswered.remove(&addr);
         let now = cx.now.as_unix_ms();
         self.update_peer(cx, addr, |peer| peer.left_at = now)
+    }
+
+    /// The state of this device may be an old copy: what it would send next, under a number of a session or chain, may have been
+    /// sent already, and would be dropped as a repetition. So nothing is sent on any of them any more: new ones are made with the
+    /// next messages. Once in the life of a process.
+    pub(super) fn begin_anew(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
+        if std::mem::replace(&mut self.began_anew, true) {
+            return Ok(());
+        }
+        cx.db.put(Table::Account, *ANEW, []);
+        for (at, _) in cx.db.scan(Table::PeerDevices, &[], usize::MAX)? {
+            let Some(addr) = addr_of(&at) else { continue };
+            let generation = self.sessions_with(cx, addr)?.max_generation();
+            self.update_peer(cx, addr, |peer| peer.stale_generation = generation)?;
+            self.sessions.stale.insert(addr, generation);
+        }
+        self.distrust_chains(cx);
+        Ok(())
+    }
+
+    /// Whether a session may be sent on.
+    fn is_fresh(&self, addr: DeviceAddr, session: &Session) -> bool {
+        self.sessions.stale.get(&addr).is_none_or(|stale| session.generation() > *stale)
     }
 
     /// A new list: what was in the way of reaching its devices may be gone.
@@ -206,6 +256,7 @@ impl Engine {
                 cx.db.delete(Table::SentKeys, at);
             }
         }
+        self.own_chains.values_mut().for_each(|own| own.given = None);
         for (at, _) in cx.db.scan(Table::ChainGiven, &[], usize::MAX)? {
             if at.get(20..36) == Some(user_id.as_bytes().as_slice()) {
                 cx.db.delete(Table::ChainGiven, at);
@@ -228,7 +279,7 @@ impl Engine {
         let mut reach = Reach { ready: Vec::new(), skipped: Vec::new(), waiting: false };
         for &addr in devices {
             let set = self.sessions_with(cx, addr)?;
-            if set.active(now).is_some() {
+            if set.active(now).is_some_and(|session| self.is_fresh(addr, session)) {
                 if set.renewal_due(now) && self.sessions.renew.insert(addr) {
                     self.want_bundle(addr);
                 }
@@ -257,11 +308,13 @@ impl Engine {
         if !self.is_live() || self.timers.bundles_paused(cx.now) {
             return;
         }
+        let at_once = if self.sessions.alone > 0 { 1 } else { USERS_AT_ONCE };
         let users: Vec<UserId> =
-            self.sessions.wanted.keys().filter(|user| !self.bundles_asked.contains(user)).take(USERS_AT_ONCE).copied().collect();
+            self.sessions.wanted.keys().filter(|user| !self.bundles_asked.contains(user)).take(at_once).copied().collect();
         if users.is_empty() {
             return;
         }
+        self.sessions.alone = self.sessions.alone.saturating_sub(1);
         let mut devices = BTreeMap::new();
         for user in &users {
             let wanted = self.sessions.wanted.remove(user).unwrap_or_default();
@@ -282,13 +335,27 @@ impl Engine {
         let mut answer = match answer {
             Ok(answer) => answer.items,
             Err(failure) => {
+                // So many bundles of one user an hour: the others must not wait for it.
+                let of_one = failure.code() == Some(ErrorCode::RateLimited)
+                    && failure.retry_after_ms().is_some_and(|after| after > LIMIT_OF_ALL_MS);
                 for user in users {
                     self.bundles_asked.remove(user);
-                    if let Some(devices) = self.bundles_wanted.remove(user) {
+                    let devices = self.bundles_wanted.remove(user).unwrap_or_default();
+                    if of_one && users.len() == 1 {
+                        for device_id in devices {
+                            let addr = DeviceAddr { user_id: *user, device_id };
+                            self.update_peer(cx, addr, |peer| (peer.dormant, peer.looked_at) = (true, now))?;
+                            self.sessions.renew.remove(&addr);
+                        }
+                    } else {
                         self.sessions.wanted.entry(*user).or_default().extend(devices);
                     }
                 }
-                self.timers.pause_bundles(cx.now, failure.retry_after_ms());
+                if !of_one {
+                    self.timers.pause_bundles(cx.now, failure.retry_after_ms());
+                } else if users.len() > 1 {
+                    self.sessions.alone = users.len();
+                }
                 return Ok(());
             }
         };
@@ -374,6 +441,9 @@ impl Engine {
     ) -> Result<Option<Copy>, StoreError> {
         let now = cx.now.as_unix_ms();
         let set = self.sessions_with(cx, to)?;
+        if !set.active(now).is_some_and(|session| self.is_fresh(to, session)) {
+            return Ok(None);
+        }
         let Ok((set, sealed)) = set.encrypt(content, &mut cx.rng, now) else { return Ok(None) };
         self.save_sessions(cx, to, set)?;
         self.sessions.unanswered.remove(&to);

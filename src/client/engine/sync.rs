@@ -1,5 +1,4 @@
-//! Streams in step with the server (`protocol.md` 4.3, 9.14 to 9.18): cursors, the gap rule, catching up, the first
-//! snapshot of a new device, and the seam after the server's database was restored. What an event means is decided in the
+//! Streams in step with the server (`protocol.md` 4.3, 9.14 to 9.18): cursors, the gap rule, catching up, and the seam after the server's database was restored. What an event means is decided in the
 //! file of its concern.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,38 +6,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::client::event::ClientEvent;
 use crate::client::model::{Connection, Problem, ProblemKind, SystemLine};
 use crate::client::store::{StoreError, Table};
-use crate::protocol::channels::Channel;
-use crate::protocol::communities::{Community, Group, Member};
 use crate::protocol::devices::DeviceMessage;
 use crate::protocol::frame::{ClientFrame, Ready, ServerFrame};
-use crate::protocol::ids::{ChannelId, CommunityId, EpochId, StreamId};
+use crate::protocol::ids::{ChannelId, EpochId, GroupId, LogId, StreamId};
 use crate::protocol::limits::SYNC_PAGE_DEFAULT;
 use crate::protocol::messages::{SyncAnswer, SyncRequest};
 use crate::protocol::streams::{Event, StreamEvent, StreamItem};
-use crate::protocol::users::Page;
 
 use super::http::{self, Failure, Question};
 use super::io::{Line, Method};
+use super::snapshot::Load;
 use super::{Cx, Engine};
 
 /// Live events that wait for the ones before them, in all.
 const HELD_EVENTS_MAX: usize = 256;
 /// Rows that are read again when the server's epoch changed.
 const SEAM_ROWS: u64 = 500;
+/// Events of one page on a line that breaks under longer ones.
+const PAGE_MIN: u32 = 5;
+/// Frames of the inbox in one answer (`protocol.md` 9.14): fewer are all there are.
+const INBOX_PAGE: usize = 100;
 /// Requests of the snapshot under way at once.
 const LOADS_AT_ONCE: usize = 4;
-const LOADS_MAX: usize = 10_000;
-
-/// Something of the server's view that has to be fetched.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Load {
-    Communities(Option<String>),
-    Channels,
-    /// With the cursor of the page.
-    Groups(CommunityId, Option<String>),
-    Members(CommunityId, Option<String>),
-    Channel(ChannelId),
-}
 
 /// How far catching up got.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,19 +48,30 @@ pub(super) enum Phase {
 pub(super) struct Sync {
     pub phase: Phase,
     /// Newest seq of each readable stream, as far as the server said.
-    heads: BTreeMap<StreamId, u64>,
-    cursors: BTreeMap<StreamId, u64>,
+    pub heads: BTreeMap<StreamId, u64>,
+    pub cursors: BTreeMap<StreamId, u64>,
     pub inbox_seq: u64,
     held: BTreeMap<StreamId, BTreeMap<u64, StreamEvent>>,
+    /// Channels whose next row was written after a change of members that is not verified here yet: the log, and how far it
+    /// has to be known.
+    blocked: BTreeMap<StreamId, (LogId, u64)>,
     asked: bool,
-    loads: BTreeSet<Load>,
-    loading: BTreeSet<Load>,
+    /// The heads of the streams that were asked for.
+    asked_heads: BTreeMap<StreamId, u64>,
+    /// Events asked for at once; 0: as many as usual.
+    page: u32,
+    /// A frame of the inbox came whose predecessors did not, at a time when something else was caught up with.
+    inbox_behind: bool,
+    pub loads: BTreeSet<Load>,
+    pub loading: BTreeSet<Load>,
     /// Whether the first snapshot was taken.
-    snapshot: bool,
+    pub snapshot: bool,
     /// The head of the user's own stream before the snapshot.
-    user_head: u64,
+    pub user_head: u64,
     epoch: Option<EpochId>,
     remaining: u64,
+    /// Everything was caught up with since the line came up, and nobody was told yet: what was gained meanwhile is loaded first.
+    untold: bool,
     /// To be told at the end of the step: also after nothing was missed, since who waits for the end of catching up has no
     /// other sign, and after everything else, since then it is all here.
     pub just_caught_up: bool,
@@ -132,6 +132,8 @@ impl Engine {
     fn go_offline(&mut self) {
         self.sync.phase = Phase::Offline;
         self.sync.held.clear();
+        self.sync.blocked.clear();
+        self.sync.untold = false;
         self.places.presence.clear();
         self.places.dirty = true;
         self.outbox.line_lost();
@@ -198,39 +200,21 @@ impl Engine {
             self.sync.epoch = Some(ready.epoch);
         }
         self.sync.phase = Phase::Inbox;
+        self.sync.inbox_behind = false;
+        // A server that answers is asked again, whatever it said before.
+        self.timers.line_works();
         self.reload_missing();
         self.timers.prekeys = Some(cx.now.as_unix_ms());
         Ok(())
     }
 
-    fn raise_heads(&mut self, streams: BTreeMap<StreamId, u64>) {
+    pub(super) fn raise_heads(&mut self, streams: BTreeMap<StreamId, u64>) {
         for (stream, head) in streams {
             // Only streams that are followed, or may be: a server cannot fill this map with inventions without end.
             if self.sync.heads.len() < 100_000 || self.sync.heads.contains_key(&stream) {
                 let known = self.sync.heads.entry(stream).or_default();
                 *known = (*known).max(head);
             }
-        }
-    }
-
-    /// What a cut kept from being loaded: the server names a stream that is not followed here, so a community or a channel was
-    /// gained and its answer never came. Members and groups are not part of the streams' past: load them where none are known.
-    fn reload_missing(&mut self) {
-        if self.sync.snapshot && self.sync.heads.keys().any(|stream| !self.sync.cursors.contains_key(stream)) {
-            self.want(Load::Communities(None));
-            self.want(Load::Channels);
-        }
-        let missing: Vec<CommunityId> =
-            self.places.communities.keys().filter(|id| !self.places.members.contains_key(id)).copied().collect();
-        for id in missing {
-            self.want(Load::Groups(id, None));
-            self.want(Load::Members(id, None));
-        }
-    }
-
-    pub(super) fn want(&mut self, load: Load) {
-        if self.sync.loads.len() < LOADS_MAX && !self.sync.loading.contains(&load) {
-            self.sync.loads.insert(load);
         }
     }
 
@@ -274,6 +258,7 @@ impl Engine {
         self.sync.cursors.remove(&stream);
         self.sync.heads.remove(&stream);
         self.sync.held.remove(&stream);
+        self.sync.blocked.remove(&stream);
         cx.db.delete(Table::Cursors, stream.as_bytes());
     }
 
@@ -287,16 +272,11 @@ impl Engine {
         while self.sync.loading.len() < LOADS_AT_ONCE
             && let Some(load) = self.sync.loads.pop_first()
         {
-            let path = match &load {
-                Load::Communities(cursor) => paged("/communities", cursor.as_deref()),
-                Load::Channels => "/channels".to_owned(),
-                Load::Groups(id, cursor) => paged(&format!("/communities/{id}/groups"), cursor.as_deref()),
-                Load::Members(id, cursor) => paged(&format!("/communities/{id}/members"), cursor.as_deref()),
-                Load::Channel(id) => format!("/channels/{id}"),
-            };
+            let path = load.path();
             self.sync.loading.insert(load.clone());
             self.ask(cx, Question::Load(load), Method::Get, path, None);
         }
+        self.unblock(cx)?;
         if self.sync.asked {
             return Ok(());
         }
@@ -309,7 +289,9 @@ impl Engine {
             cx.db.put(Table::Account, *b"snapshot", *b"1");
             self.sync.phase = Phase::Events;
         }
-        let mut request = SyncRequest { limit: Some(SYNC_PAGE_DEFAULT), ..SyncRequest::default() };
+        let limit = if self.sync.page == 0 { SYNC_PAGE_DEFAULT } else { self.sync.page };
+        let mut request = SyncRequest { limit: Some(limit), ..SyncRequest::default() };
+        self.sync.asked_heads.clear();
         match self.sync.phase {
             Phase::Inbox => request.ack_inbox = (self.sync.inbox_seq > 0).then_some(self.sync.inbox_seq),
             Phase::Events | Phase::Live => {
@@ -318,12 +300,15 @@ impl Engine {
                     .cursors
                     .iter()
                     .filter(|(stream, seq)| self.sync.heads.get(stream).is_some_and(|head| head > seq))
+                    .filter(|(stream, _)| !self.sync.blocked.contains_key(stream))
                     .map(|(stream, seq)| (*stream, *seq))
                     .take(1_000)
                     .collect();
                 if request.cursors.is_empty() {
-                    return self.caught_up(cx);
+                    return if self.sync.blocked.is_empty() { self.caught_up(cx) } else { Ok(()) };
                 }
+                let heads = request.cursors.keys().filter_map(|stream| Some((*stream, *self.sync.heads.get(stream)?)));
+                self.sync.asked_heads = heads.collect();
             }
             Phase::Offline | Phase::Snapshot => return Ok(()),
         }
@@ -334,13 +319,21 @@ impl Engine {
     }
 
     fn caught_up(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
+        if std::mem::take(&mut self.sync.inbox_behind) {
+            self.sync.phase = Phase::Inbox;
+            return self.pump_sync(cx);
+        }
         if self.sync.phase != Phase::Live {
             self.sync.phase = Phase::Live;
             self.sync.remaining = 0;
-            self.sync.just_caught_up = true;
+            self.sync.untold = true;
             self.places.dirty = true;
             self.retry_held(cx)?;
             self.anchor_everywhere(cx)?;
+        }
+        if self.sync.untold && self.sync.loads.is_empty() && self.sync.loading.is_empty() {
+            self.sync.untold = false;
+            self.sync.just_caught_up = true;
         }
         Ok(())
     }
@@ -353,8 +346,16 @@ impl Engine {
     ) -> Result<(), StoreError> {
         self.sync.asked = false;
         let answer = match answer {
-            Ok(answer) => answer,
+            Ok(answer) => {
+                self.sync.page = self.sync.page.saturating_mul(2).min(SYNC_PAGE_DEFAULT);
+                answer
+            }
             Err(failure) => {
+                if matches!(failure, Failure::Unreachable(_) | Failure::Garbled) {
+                    // The answer may have been too long for the line, or for us.
+                    let page = if self.sync.page == 0 { SYNC_PAGE_DEFAULT } else { self.sync.page };
+                    self.sync.page = (page / 2).max(PAGE_MIN);
+                }
                 self.timers.back_off(cx.now, failure.retry_after_ms());
                 return Ok(());
             }
@@ -367,7 +368,7 @@ impl Engine {
             return Ok(());
         }
         self.raise_heads(answer.streams);
-        let drained = answer.inbox.is_empty();
+        let drained = answer.inbox.len() < INBOX_PAGE;
         for message in answer.inbox {
             self.apply_inbox(cx, message)?;
         }
@@ -386,7 +387,13 @@ impl Engine {
         }
         if !answer.reset.is_empty() {
             for stream in answer.reset {
+                let head = self.sync.heads.get(&stream).copied();
                 self.unfollow(cx, stream);
+                self.look_at_log(LogId(stream.0));
+                // Nobody says where the stream of a private group begins: it is read on from here.
+                if let Some(head) = head.filter(|_| self.places.groups.contains_key(&GroupId(stream.0))) {
+                    self.set_cursor(cx, stream, head)?;
+                }
             }
             self.begin_snapshot(cx)?;
             return Ok(());
@@ -399,9 +406,13 @@ impl Engine {
         }
         let remaining = self.behind();
         if !moved && remaining > 0 && !answer.more {
-            // The server names a head and has nothing up to it: believe the events, and look again at the next heads.
-            for (stream, seq) in &self.sync.cursors {
-                if let Some(head) = self.sync.heads.get_mut(stream) {
+            // The server names a head and has nothing up to it: believe the events, and look again at the next heads. What it
+            // named after the question is another matter.
+            for (stream, asked) in std::mem::take(&mut self.sync.asked_heads) {
+                if let Some(seq) = self.sync.cursors.get(&stream)
+                    && !self.sync.blocked.contains_key(&stream)
+                    && let Some(head) = self.sync.heads.get_mut(&stream).filter(|head| **head == asked)
+                {
                     *head = *seq;
                 }
             }
@@ -424,151 +435,19 @@ impl Engine {
             .fold(0, u64::saturating_add)
     }
 
-    fn begin_snapshot(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
-        self.sync.phase = Phase::Snapshot;
-        self.sync.user_head = self.sync.heads.get(&self.me_id().into()).copied().unwrap_or(0);
-        let (stream, head) = (self.me_id().into(), self.sync.user_head);
-        self.set_cursor(cx, stream, head)?;
-        self.mark_all_lists_stale(cx);
-        self.want(Load::Communities(None));
-        self.want(Load::Channels);
-        Ok(())
-    }
-
-    pub(super) fn on_load(&mut self, cx: &mut Cx<'_>, load: Load, answer: Result<http::Body, Failure>) -> Result<(), StoreError> {
-        self.sync.loading.remove(&load);
-        let body = match answer {
-            Ok(body) => body,
-            Err(failure) if failure.is_final() => {
-                if let Load::Channel(id) = load {
-                    self.lose_stream(cx, id.into())?;
-                }
-                return Ok(());
-            }
-            Err(failure) => {
-                self.timers.back_off(cx.now, failure.retry_after_ms());
-                self.want(load);
-                return Ok(());
-            }
-        };
-        match load {
-            Load::Communities(_) => {
-                if let Some(page) = body.parse::<Page<Community>>() {
-                    for community in page.items {
-                        self.add_community(cx, community)?;
-                    }
-                    if let Some(cursor) = page.next_cursor {
-                        self.want(Load::Communities(Some(cursor)));
-                    }
-                }
-            }
-            Load::Channels => {
-                if let Some(page) = body.parse::<Page<Channel>>() {
-                    for channel in page.items {
-                        self.add_channel(cx, channel)?;
-                    }
-                }
-            }
-            Load::Channel(_) => {
-                if let Some(channel) = body.parse::<Channel>() {
-                    self.add_channel(cx, channel)?;
-                }
-            }
-            Load::Groups(id, _) => {
-                if let Some(page) = body.parse::<Page<Group>>() {
-                    for group in page.items {
-                        self.add_group(cx, group)?;
-                    }
-                    if let Some(cursor) = page.next_cursor {
-                        self.want(Load::Groups(id, Some(cursor)));
-                    }
-                }
-            }
-            Load::Members(id, _) => {
-                if let Some(page) = body.parse::<Page<Member>>() {
-                    self.places.members.entry(id).or_default();
-                    for member in page.items {
-                        self.places.put_member(&mut cx.db, id, member)?;
-                    }
-                    if let Some(cursor) = page.next_cursor {
-                        self.want(Load::Members(id, Some(cursor)));
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn add_community(&mut self, cx: &mut Cx<'_>, community: Community) -> Result<(), StoreError> {
-        let id = community.id;
-        if let Some(start) = community.start_seq {
-            self.follow(cx, id.into(), start)?;
-        }
-        let new = !self.places.communities.contains_key(&id);
-        self.hint_log_head(id.into(), community.log_head_seq);
-        self.places.put_community(&mut cx.db, community)?;
-        if new {
-            self.want(Load::Groups(id, None));
-            self.want(Load::Members(id, None));
-        }
-        self.want_log(id.into());
-        Ok(())
-    }
-
-    pub(super) fn add_group(&mut self, cx: &mut Cx<'_>, group: Group) -> Result<(), StoreError> {
-        if group.visibility == crate::protocol::communities::Visibility::Private {
-            self.follow(cx, group.id.into(), 0)?;
-            self.want_log(group.id.into());
-        }
-        self.places.put_group(&mut cx.db, group)
-    }
-
-    pub(super) fn add_channel(&mut self, cx: &mut Cx<'_>, channel: Channel) -> Result<(), StoreError> {
-        let id = channel.id;
-        if let Some(start) = channel.start_seq {
-            self.follow(cx, id.into(), start)?;
-            self.places.update_state(&mut cx.db, id, |state| state.newest = state.newest.max(start))?;
-        }
-        if let Some(log) = channel.log_id {
-            self.want_log(log);
-        }
-        self.raise_heads([(id.into(), channel.head_seq)].into());
-        self.places.put_channel(&mut cx.db, channel)?;
-        self.pin_log(cx, id)
-    }
-
-    pub(super) fn lose_stream(&mut self, cx: &mut Cx<'_>, stream: StreamId) -> Result<(), StoreError> {
-        self.unfollow(cx, stream);
-        self.places.remove_channel(&mut cx.db, ChannelId(stream.0))?;
-        if self.places.communities.contains_key(&CommunityId(stream.0)) {
-            self.lose_community(cx, CommunityId(stream.0))?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn lose_community(&mut self, cx: &mut Cx<'_>, id: CommunityId) -> Result<(), StoreError> {
-        for channel_id in self.places.remove_community(&mut cx.db, id)? {
-            self.unfollow(cx, channel_id.into());
-            self.forget_own_chain(cx, channel_id);
-            self.outbox_lost_channel(cx, channel_id)?;
-        }
-        self.unfollow(cx, id.into());
-        Ok(())
-    }
-
     // --- Live ---
 
     fn on_live_event(&mut self, cx: &mut Cx<'_>, event: StreamEvent) -> Result<(), StoreError> {
         self.raise_heads([(event.stream, event.seq)].into());
-        match self.sync.cursors.get(&event.stream) {
+        match self.sync.cursors.get(&event.stream).copied() {
             None => {
                 if matches!(event.event, StreamItem::Row(_)) {
                     self.want(Load::Channel(ChannelId(event.stream.0)));
                 }
                 Ok(())
             }
-            Some(have) if event.seq <= *have => Ok(()),
-            Some(have) if event.seq == have + 1 && self.is_live() => {
+            Some(have) if event.seq <= have => Ok(()),
+            Some(have) if event.seq == have + 1 && self.is_live() && !self.waits_for_log(&event) => {
                 let stream = event.stream;
                 self.apply_event(cx, event)?;
                 self.release_stream(cx, stream)
@@ -596,6 +475,10 @@ impl Engine {
             let Some(held) = self.sync.held.get_mut(&stream) else { break };
             held.retain(|seq, _| *seq > have);
             let Some(event) = held.remove(&(have + 1)) else { break };
+            if self.waits_for_log(&event) {
+                self.sync.held.entry(stream).or_default().insert(event.seq, event);
+                break;
+            }
             self.apply_event(cx, event)?;
         }
         if self.sync.held.get(&stream).is_some_and(BTreeMap::is_empty) {
@@ -609,9 +492,11 @@ impl Engine {
             return Ok(());
         }
         if message.inbox_seq > self.sync.inbox_seq + 1 {
-            // Something before it is missing: the inbox is asked for in order.
+            // Something before it is missing: the inbox is asked for in order, now or after what is under way.
             if self.sync.phase == Phase::Live {
                 self.sync.phase = Phase::Inbox;
+            } else {
+                self.sync.inbox_behind = true;
             }
             return Ok(());
         }
@@ -639,12 +524,48 @@ impl Engine {
 
     // --- Events ---
 
+    /// Whether a row was written after a change of members that is not verified here yet: it and what follows it in its
+    /// channel wait for the log, since only so many frames can be held. Not for a log that does not go on.
+    fn waits_for_log(&mut self, event: &StreamEvent) -> bool {
+        let StreamItem::Row(row) = &event.event else { return false };
+        let log = self.places.states.get(&row.channel_id).and_then(|state| state.log);
+        let log = log.or_else(|| self.places.channels.get(&row.channel_id)?.log_id);
+        let (Some(log_id), Some(log_seq), true) = (log, row.log_seq, row.ciphertext.is_some()) else { return false };
+        if row.channel_id.0 != event.stream.0 || self.knows_log_to(log_id, log_seq) || !self.may_advance(log_id) {
+            return false;
+        }
+        self.hint_log_head(log_id, log_seq);
+        self.sync.blocked.insert(event.stream, (log_id, log_seq));
+        true
+    }
+
+    /// Whether rows wait for this log.
+    pub(super) fn is_log_awaited(&self, log_id: LogId) -> bool {
+        self.sync.blocked.values().any(|(log, _)| *log == log_id)
+    }
+
+    /// Goes on with the channels whose log went on, or will not.
+    fn unblock(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
+        let free: Vec<StreamId> = self
+            .sync
+            .blocked
+            .iter()
+            .filter(|(_, (log_id, log_seq))| self.knows_log_to(*log_id, *log_seq) || !self.may_advance(*log_id))
+            .map(|(stream, _)| *stream)
+            .collect();
+        for stream in free {
+            self.sync.blocked.remove(&stream);
+            self.release_stream(cx, stream)?;
+        }
+        Ok(())
+    }
+
     /// Applies the next event of a stream; false when it is not the next one.
     fn apply_event(&mut self, cx: &mut Cx<'_>, event: StreamEvent) -> Result<bool, StoreError> {
-        let StreamEvent { stream, seq, event } = event;
-        if self.sync.cursors.get(&stream).is_none_or(|have| seq != have + 1) {
+        if self.sync.cursors.get(&event.stream).is_none_or(|have| event.seq != have + 1) || self.waits_for_log(&event) {
             return Ok(false);
         }
+        let StreamEvent { stream, seq, event } = event;
         self.set_cursor(cx, stream, seq)?;
         match event {
             StreamItem::Row(row) => {
@@ -683,11 +604,4 @@ fn order_by_log(events: &mut [StreamEvent]) {
     let places: BTreeMap<(StreamId, u64), (u64, bool)> =
         places.into_iter().map(|(stream, seq, at)| ((stream, seq), at)).collect();
     events.sort_by_key(|event| places.get(&(event.stream, event.seq)).copied());
-}
-
-fn paged(path: &str, cursor: Option<&str>) -> String {
-    match cursor {
-        Some(cursor) => format!("{path}?limit=100&cursor={}", http::escape(cursor)),
-        None => format!("{path}?limit=100"),
-    }
 }

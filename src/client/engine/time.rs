@@ -13,6 +13,7 @@ pub(super) struct Timers {
     pub upkeep: Option<u64>,
     pub sweep: Option<u64>,
     pub errands: Option<u64>,
+    pub logs: Option<u64>,
     /// The server refused or did not answer: no questions of our own until then.
     pause: Option<u64>,
     bundles: Option<u64>,
@@ -52,14 +53,23 @@ impl Timers {
         self.pause = None;
     }
 
+    /// The clock was set back: what waits for a time that it had is due now.
+    pub(super) fn clock_set_back(&mut self) {
+        let Self { expiry, prekeys, outbox, receipts, held, upkeep, sweep, errands: _, logs, pause, bundles, failures: _ } = self;
+        for timer in [expiry, prekeys, receipts, held, upkeep, sweep, logs, outbox] {
+            *timer = timer.map(|_| 0);
+        }
+        (*pause, *bundles) = (None, None);
+    }
+
     pub(super) fn held_soon(&mut self, at: u64) {
         self.held = Some(self.held.map_or(at, |old| old.min(at)));
     }
 
     /// The next moment after `now` at which something is due.
     pub(super) fn next(&self, now: u64, more: Option<u64>) -> Option<u64> {
-        let Self { expiry, prekeys, outbox, receipts, held, upkeep, sweep, errands, pause, bundles, failures: _ } = self;
-        [*expiry, *prekeys, *outbox, *receipts, *held, *upkeep, *sweep, *errands, *pause, *bundles, more]
+        let Self { expiry, prekeys, outbox, receipts, held, upkeep, sweep, errands, logs, pause, bundles, failures: _ } = self;
+        [*expiry, *prekeys, *outbox, *receipts, *held, *upkeep, *sweep, *errands, *logs, *pause, *bundles, more]
             .into_iter()
             .flatten()
             .filter(|at| *at > now)

@@ -117,7 +117,7 @@ impl Engine {
                 let effect = Early::Reaction { emoji: reaction.emoji.clone(), sent_ms: content.sent_ms, on: !reaction.remove };
                 self.apply_effect(cx, origin.channel_id, target, own, effect)
             }
-            Some(Body::Timer(timer)) => self.apply_timer(cx, &origin, timer.seconds),
+            Some(Body::Timer(timer)) => self.apply_timer(cx, &origin, own, timer.seconds),
             Some(Body::Receipt(receipt)) => self.apply_receipt(cx, &origin, receipt),
             // A profile in a content is not shown yet; the server's name is.
             Some(Body::Profile(_)) => Ok(()),
@@ -405,11 +405,18 @@ impl Engine {
         }
     }
 
-    fn apply_timer(&mut self, cx: &mut Cx<'_>, origin: &Origin, seconds: u32) -> Result<(), StoreError> {
-        if origin.role.is_some_and(|role| role < membership::Role::Admin) {
+    fn apply_timer(&mut self, cx: &mut Cx<'_>, origin: &Origin, own: MessageRef, seconds: u32) -> Result<(), StoreError> {
+        // While its frame could not be opened, its row had a line.
+        let held = Line::load(&cx.db, origin.channel_id, own)?.filter(|line| line.value.body.is_placeholder());
+        let seq = origin.row.as_ref().map(|row| row.seq).or(held.as_ref().map(|line| line.position.seq)).unwrap_or(0);
+        if held.is_some() {
+            self.remove_line(cx, origin.channel_id, own)?;
+        }
+        let late = seq < self.places.state(origin.channel_id).timer_seq;
+        if late || origin.role.is_some_and(|role| role < membership::Role::Admin) {
             return Ok(());
         }
-        self.places.update_state(&mut cx.db, origin.channel_id, |state| state.expires_s = seconds)?;
+        self.places.update_state(&mut cx.db, origin.channel_id, |state| (state.expires_s, state.timer_seq) = (seconds, seq))?;
         let who = self.places.name_in(origin.channel_id, origin.author);
         let text = if seconds == 0 {
             format!("{} turned disappearing messages off.", who.raw())

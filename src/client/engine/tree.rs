@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::client::model::{ChannelNode, CommunityNode, GroupNode, Peer, SendBlock, Tree, Trust, Untrusted};
+use crate::client::model::{ChannelNode, CommunityNode, Domain, GroupNode, Peer, SendBlock, Tree, Trust, Untrusted};
 use crate::protocol::channels::Channel;
-use crate::protocol::communities::Role;
-use crate::protocol::ids::CommunityId;
+use crate::protocol::communities::{Role, Visibility};
+use crate::protocol::ids::{CommunityId, LogId};
 
 use super::Engine;
 use super::membership::LogStatus;
@@ -30,7 +30,7 @@ impl Engine {
     }
 
     fn community_node(&self, id: CommunityId) -> CommunityNode {
-        let community = self.places.communities.get(&id);
+        let (community, me) = (self.places.communities.get(&id), self.me_id());
         let mut groups: Vec<_> = self.places.groups.values().filter(|group| group.community_id == id).collect();
         groups.sort_by_key(|group| (group.position, group.created_at, group.id));
         let groups: Vec<GroupNode> = groups
@@ -43,6 +43,11 @@ impl Engine {
                     id: group.id,
                     name: group.name.as_str().into(),
                     visibility: group.visibility,
+                    my_role: match group.visibility {
+                        Visibility::Private => self.role_in_log(group.id.into(), me).or(group.my_role),
+                        Visibility::Public => self.role_in_log(id.into(), me),
+                    }
+                    .unwrap_or(Role::Member),
                     channels: channels.into_iter().map(|channel| Arc::new(self.channel_node(channel))).collect(),
                 }
             })
@@ -75,6 +80,7 @@ impl Engine {
         let peer_id = state.peer;
         let user = peer_id.and_then(|id| self.places.users.get(&id));
         let log = state.log.and_then(|log| self.logs.get(&log));
+        let domain = self.domain_of(channel);
         ChannelNode {
             id: channel.id,
             kind: channel.kind,
@@ -92,8 +98,9 @@ impl Engine {
                 trust: self.trust_of(id),
                 status: self.places.status(id),
             }),
-            private: state.log.is_some_and(|log| log.0 == channel.id.0)
-                || channel.group_id.is_some_and(|group| state.log.is_some_and(|log| log.0 == group.0)),
+            domain,
+            my_role: domain.and_then(|domain| self.role_in_log(domain.log_id(), self.me_id())),
+            private: matches!(domain, Some(Domain::Channel(_) | Domain::Group(_))),
             read_only: channel.read_only,
             archived: channel.archived,
             muted: state.settings.muted,
@@ -105,8 +112,17 @@ impl Engine {
             has_draft: state.has_draft,
             last_at: state.last_at,
             member_count: if peer_id.is_some() { 2 } else { log.map_or(0, |log| log.member_count()) },
+            expires_s: state.expires_s,
             blocked: self.send_block(channel),
         }
+    }
+
+    /// Whose members read a channel, by the log that rules it.
+    fn domain_of(&self, channel: &Channel) -> Option<Domain> {
+        let log = self.places.states.get(&channel.id)?.log?;
+        let own = (log == channel.id.into()).then_some(Domain::Channel(channel.id));
+        let of_group = channel.group_id.filter(|group| log == LogId::from(*group)).map(Domain::Group);
+        own.or(of_group).or_else(|| self.places.community_of(channel).filter(|id| log == LogId::from(*id)).map(Domain::Community))
     }
 
     /// Why nothing can be sent into a channel now.

@@ -13,8 +13,8 @@ use crate::client::model::{Problem, ProblemKind};
 const CONNECT: Duration = Duration::from_secs(10);
 /// Above the 25 s that the linking mailbox may hold a call.
 const TOTAL: Duration = Duration::from_secs(40);
-/// Longer answers are cut off.
-pub const ANSWER_MAX: usize = 8 * 1024 * 1024;
+/// Longer answers are cut off. A page of history with its 200 rows of 64 KiB, and 100 frames of the inbox, are shorter.
+pub const ANSWER_MAX: usize = 32 * 1024 * 1024;
 
 /// See the module's documentation.
 #[derive(Clone)]

@@ -197,12 +197,15 @@ impl App {
                 self.ask(Pending::Quiet, Command::Discard { channel_id, id });
             }
             Yes::Leave(community_id) => {
-                self.ask(Pending::Toast("you left".to_owned()), Command::Leave { community_id });
+                self.ask(Pending::Toast("you left".to_owned()), Command::Leave { domain: community_id.into() });
             }
             Yes::Remove { community_id, user_id, ban } => {
                 let done =
                     if ban { "banned; new keys were made for the rest" } else { "removed; new keys were made for the rest" };
-                self.ask(Pending::Toast(done.to_owned()), Command::Kick { community_id, user_id, ban, reason: None });
+                self.ask(
+                    Pending::Toast(done.to_owned()),
+                    Command::Kick { domain: community_id.into(), user_id, ban, reason: None },
+                );
             }
             Yes::Verify(user_id) => {
                 self.ask(Pending::SafetyAgain(user_id), Command::Verify { user_id, code: None });

@@ -217,7 +217,7 @@ impl App {
         let away = !conversation.timeline.at_end;
         self.notice = None;
         let pending = Pending::Sent { place, text: text.clone(), reply_to };
-        self.ask(pending, Command::SendText { place, text: Untrusted::new(text), reply_to, mentions });
+        self.ask(pending, Command::SendText { place, text: Untrusted::new(text), reply_to, mentions, id: None });
         if away {
             let anchor = crate::client::model::Anchor::Newest;
             self.ask(

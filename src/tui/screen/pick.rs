@@ -277,7 +277,7 @@ impl App {
             },
             (PickKind::Role { community_id, user_id }, Choice::Role(role)) => {
                 let words = format!("now {}", role_words(role));
-                self.ask(Pending::Toast(words), Command::SetRole { community_id: *community_id, user_id: *user_id, role });
+                self.ask(Pending::Toast(words), Command::SetRole { domain: (*community_id).into(), user_id: *user_id, role });
             }
             (PickKind::Members(channel_id), Choice::Person { user_id, name }) => self.open_person(*channel_id, user_id, name),
             (PickKind::Person { community_id, user_id, name }, Choice::Action(action)) => match (action, community_id) {

@@ -36,7 +36,7 @@ fn sent(driven: &Driven) -> Vec<String> {
 fn enter_sends_and_empties_the_composer() {
     let mut driven = deploys(100, 30);
     driven.keys("'hello' enter");
-    let command = Command::SendText { place: place(), text: "hello".into(), reply_to: None, mentions: Vec::new() };
+    let command = Command::SendText { place: place(), text: "hello".into(), reply_to: None, mentions: Vec::new(), id: None };
     assert!(driven.commands().contains(&command));
     assert_eq!(composer(&driven), "");
     driven.keys("enter '   ' enter");

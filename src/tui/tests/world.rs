@@ -34,6 +34,7 @@ pub(in crate::tui) fn account() -> Account {
         server: "https://chat.example.org".to_owned(),
         server_name: "Example".into(),
         fingerprint: "00".repeat(32),
+        receipts: true,
     }
 }
 
@@ -71,6 +72,8 @@ fn channel(n: u8, name: &str, group: u8, unread: u64, mentions: u64) -> ChannelN
         name: name.into(),
         topic: None,
         peer: None,
+        domain: Some(community_id(1).into()),
+        my_role: Some(Role::Member),
         private: false,
         read_only: false,
         archived: false,
@@ -83,6 +86,7 @@ fn channel(n: u8, name: &str, group: u8, unread: u64, mentions: u64) -> ChannelN
         has_draft: false,
         last_at: Some(Timestamp(NOW.0 - i64::from(n) * MINUTE)),
         member_count: 14,
+        expires_s: 0,
         blocked: None,
     }
 }
@@ -92,6 +96,8 @@ pub(in crate::tui) fn dm(n: u8, peer: u8, name: &str, unread: u64) -> ChannelNod
         kind: ChannelKind::Dm,
         community_id: None,
         group_id: None,
+        domain: None,
+        my_role: None,
         member_count: 2,
         peer: Some(Peer {
             user_id: user(peer),
@@ -139,6 +145,7 @@ impl Store {
                     id: group_id(1),
                     name: "backend".into(),
                     visibility: Visibility::Public,
+                    my_role: Role::Owner,
                     channels: vec![
                         Arc::new(channel(10, "general", 1, 0, 0)),
                         Arc::new(deploys),
@@ -150,6 +157,7 @@ impl Store {
                     id: group_id(2),
                     name: "design".into(),
                     visibility: Visibility::Public,
+                    my_role: Role::Owner,
                     channels: vec![Arc::new(channel(14, "pixels", 2, 0, 0))],
                 },
             ],

@@ -168,7 +168,7 @@ async fn guests_get_their_own_answers_and_the_same_events() {
         assert_eq!(account.username.raw(), "alice");
     }
     let place = Place { channel_id: two.ops, thread: None };
-    let text = |text: &str| Command::SendText { place, text: text.into(), reply_to: None, mentions: Vec::new() };
+    let text = |text: &str| Command::SendText { place, text: text.into(), reply_to: None, mentions: Vec::new(), id: None };
     let Answer::Queued { id } = ask(&one, &mut one_hears, text("one")).await.unwrap() else { panic!("queued") };
     // An error is an answer too, and goes to who asked.
     let missing = Command::ShowSafety { user_id: chat::protocol::ids::UserId::from_bytes([9; 16]) };

@@ -5,7 +5,10 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use super::people::{Background, Home, Two};
+use chat::client::command::Command;
+use chat::client::event::Answer;
+
+use super::people::{Background, Home, Two, ask, online};
 
 /// Everything that an attacker would like to see on somebody's terminal.
 const NASTY: &str =
@@ -170,4 +173,55 @@ async fn no_secret_is_in_the_arguments_or_the_output_of_an_error() {
     let run = two.alice.run(&["tail"]).await;
     assert_eq!(run.code, 9);
     assert!(!run.err.contains("a wrong but long passphrase"));
+}
+
+#[tokio::test]
+async fn scripts_that_run_at_once_share_the_profile_and_send_once_each() {
+    let two = Two::new().await;
+    let texts: Vec<String> = (0..8).map(|n| format!("alarm {n}")).collect();
+    let runs = futures_util::future::join_all(texts.iter().map(|text| {
+        let home = &two.alice;
+        async move { home.run(&["send", "#ops", text]).await }
+    }))
+    .await;
+    for run in runs {
+        run.ok();
+    }
+    let mut heard: Vec<String> =
+        messages(&two.bob, &["tail"]).await.iter().map(|message| message["text"].as_str().unwrap().to_owned()).collect();
+    heard.sort();
+    assert_eq!(heard, texts);
+}
+
+#[tokio::test]
+async fn an_invite_link_never_has_to_be_an_argument() {
+    let two = Two::new().await;
+    let channels = two.alice.run(&["channels", "--json"]).await.objects();
+    let community_id = channels[0]["community_id"].as_str().unwrap().parse().unwrap();
+    let (client, mut events) = two.alice.open().await;
+    online(&mut events).await;
+    let invite = Command::CreateInvite { community_id, max_uses: None, expires_in_s: None };
+    let Ok(Answer::Invite(invite)) = ask(&client, &mut events, invite).await else { panic!("an invite") };
+    client.close().await;
+    let secret = invite.link.split_once('#').unwrap().1.to_owned();
+
+    let (carol, dave, eve) = (
+        Home::register(&two.server, "carol").await,
+        Home::register(&two.server, "dave").await,
+        Home::register(&two.server, "eve").await,
+    );
+    carol.write("link", &format!("{}\n", invite.link));
+    carol.run(&["join", "--link-file", "link"]).await.ok();
+    dave.run_with_input(&["join", "-"], &invite.link).await.ok();
+    // It works as an argument too, and says what is wrong with that.
+    let run = eve.run(&["join", &invite.link]).await;
+    assert!(run.err.contains("--link-file") && !run.all().contains(&secret), "{run:?}");
+    run.ok();
+    for home in [&carol, &dave, &eve] {
+        let joined = home.run(&["channels", "--json"]).await.objects();
+        assert_eq!(joined[0]["name"], "#acme/ops");
+    }
+    carol.run(&["join", "--no-input"]).await.refused(2, &["invite link", "--link-file"]);
+    carol.run(&["join", "--link-file", "nowhere"]).await.refused(2, &["nowhere"]);
+    carol.run_with_input(&["join", "-"], "not a link").await.refused(2, &["invite link"]);
 }

@@ -360,7 +360,10 @@ fn no_lie_about_the_head_of_a_log_gets_two_operations_for_one_place() {
     let (mut world, community_id, _) = World::shared(&["ana", "bo"]);
     world.server.refuse_ops = 3;
     let bo = world.id(1);
-    assert_eq!(world.ask(0, Command::Kick { community_id, user_id: bo, ban: false, reason: None }), Ok(Answer::Ok));
+    assert_eq!(
+        world.ask(0, Command::Kick { domain: community_id.into(), user_id: bo, ban: false, reason: None }),
+        Ok(Answer::Ok)
+    );
     let refused = &world.server.refused_ops;
     assert!(refused.len() == 3 && refused.iter().all(|op| *op == refused[0]));
     assert_eq!(world.server.logs[&community_id.into()].ops.last(), refused.first());
@@ -424,7 +427,7 @@ fn nobody_stops_a_channel_by_naming_operations_that_do_not_exist() {
     });
     world.settle();
     // Somebody who was removed sends a key of an epoch far away.
-    world.ask(0, Command::Kick { community_id, user_id: eve, ban: false, reason: None }).unwrap();
+    world.ask(0, Command::Kick { domain: community_id.into(), user_id: eve, ban: false, reason: None }).unwrap();
     world.settle();
     act(&mut world, 2, |engine, cx| {
         let mut skdm = vec![7; 128];
@@ -450,7 +453,7 @@ fn who_is_a_member_is_not_told_to_outsiders() {
         world.say(who, dm, "hello");
         world.settle();
     }
-    world.ask(0, Command::Kick { community_id, user_id: eve, ban: false, reason: None }).unwrap();
+    world.ask(0, Command::Kick { domain: community_id.into(), user_id: eve, ban: false, reason: None }).unwrap();
     world.settle();
     let before = inbox(&world, 2);
     act(&mut world, 2, |engine, cx| {

@@ -29,7 +29,10 @@ fn a_removed_member_cannot_read_what_follows_and_the_others_rotate() {
     let chain = |world: &World| world.clients[0].engine.own_chains[&channel].chain.chain_id();
     let before = chain(&world);
     let carol = world.id(2);
-    assert_eq!(world.ask(0, Command::Kick { community_id, user_id: carol, ban: false, reason: None }), Ok(Answer::Ok));
+    assert_eq!(
+        world.ask(0, Command::Kick { domain: community_id.into(), user_id: carol, ban: false, reason: None }),
+        Ok(Answer::Ok)
+    );
     world.settle();
     world.say(0, channel, "without carol");
     world.say(1, channel, "really");
@@ -86,7 +89,7 @@ fn a_member_who_was_away_reads_everything_after_coming_back() {
         world.settle();
     }
     let bo = world.id(1);
-    world.ask(0, Command::Kick { community_id, user_id: bo, ban: true, reason: None }).unwrap();
+    world.ask(0, Command::Kick { domain: community_id.into(), user_id: bo, ban: true, reason: None }).unwrap();
     world.settle();
     world.say(0, channel, "after bo");
     world.settle();
@@ -140,11 +143,11 @@ fn private_channels_and_private_groups_have_members_of_their_own() {
 fn changes_that_race_are_signed_again() {
     let (mut world, community_id, _) = World::shared(&["ana", "bo", "carol"]);
     let (bo, carol) = (world.id(1), world.id(2));
-    world.ask(0, Command::SetRole { community_id, user_id: bo, role: Role::Admin }).unwrap();
+    world.ask(0, Command::SetRole { domain: community_id.into(), user_id: bo, role: Role::Admin }).unwrap();
     world.settle();
     // Both sign for the same place; the second one learns of the first by the refusal only.
     world.filter = Some(Box::new(|_, frame| !matches!(frame, ServerFrame::Event(_))));
-    let first = world.command(0, Command::SetRole { community_id, user_id: carol, role: Role::Moderator });
+    let first = world.command(0, Command::SetRole { domain: community_id.into(), user_id: carol, role: Role::Moderator });
     let second = world.command(1, Command::CreateInvite { community_id, max_uses: Some(1), expires_in_s: None });
     world.settle();
     assert_eq!(world.reply(0, first), Some(Ok(Answer::Ok)));
@@ -166,7 +169,7 @@ fn moderators_delete_and_members_do_not() {
     world.settle();
     assert!(world.ask(1, Command::Delete { channel_id: channel, target: rude }).is_err());
     let bo = world.id(1);
-    world.ask(0, Command::SetRole { community_id, user_id: bo, role: Role::Moderator }).unwrap();
+    world.ask(0, Command::SetRole { domain: community_id.into(), user_id: bo, role: Role::Moderator }).unwrap();
     world.settle();
     world.ask(1, Command::Delete { channel_id: channel, target: rude }).unwrap();
     world.settle();
@@ -182,7 +185,9 @@ fn threads_replies_and_mentions_in_a_channel() {
     world.settle();
     let carol = world.id(2);
     let place = Place { channel_id: channel, thread: None };
-    world.ask(0, Command::SendText { place, text: "@carol please".into(), reply_to: Some(root), mentions: vec![carol] }).unwrap();
+    world
+        .ask(0, Command::SendText { place, text: "@carol please".into(), reply_to: Some(root), mentions: vec![carol], id: None })
+        .unwrap();
     world.settle();
     assert_eq!(world.node(2, channel).mentions, 1);
     assert_eq!(world.node(1, channel).mentions, 0);
@@ -216,7 +221,8 @@ fn chains_rotate_after_five_hundred_messages() {
     let (mut world, _, channel) = World::shared(&["ana", "bo"]);
     for n in 0..503 {
         let place = Place { channel_id: channel, thread: None };
-        world.command(0, Command::SendText { place, text: format!("{n}").into(), reply_to: None, mentions: Vec::new() });
+        world
+            .command(0, Command::SendText { place, text: format!("{n}").into(), reply_to: None, mentions: Vec::new(), id: None });
         world.run();
     }
     world.settle();
@@ -256,11 +262,210 @@ fn who_leaves_is_out_and_the_others_go_on() {
     let (mut world, community_id, channel) = World::shared(&["ana", "bo"]);
     world.say(1, channel, "bye");
     world.settle();
-    assert!(world.ask(0, Command::Leave { community_id }).is_err(), "an owner does not leave");
-    assert_eq!(world.ask(1, Command::Leave { community_id }), Ok(Answer::Ok));
+    assert!(world.ask(0, Command::Leave { domain: community_id.into() }).is_err(), "an owner does not leave");
+    assert_eq!(world.ask(1, Command::Leave { domain: community_id.into() }), Ok(Answer::Ok));
     world.settle();
     assert!(world.tree(1).communities.is_empty());
     world.say(0, channel, "alone");
     world.settle();
     assert_eq!(world.texts(0, channel), ["bye", "alone"]);
+}
+
+/// A private group of the first client's with a channel in it, and a private channel in the public group.
+fn private_places(world: &mut World, community_id: CommunityId, group_id: GroupId) -> [(Domain, ChannelId); 2] {
+    let command = Command::CreateGroup { community_id, name: "staff".into(), visibility: Visibility::Private };
+    let Ok(Answer::Group(staff)) = world.ask(0, command) else { panic!("a group") };
+    let in_group = world.channel(0, staff, Visibility::Public);
+    let private = world.channel(0, group_id, Visibility::Private);
+    [(staff.into(), in_group), (private.into(), private)]
+}
+
+fn private_world(names: &[&str]) -> (World, [(Domain, ChannelId); 2]) {
+    let (mut world, community_id, public) = World::shared(names);
+    let group_id = world.node(0, public).group_id.unwrap();
+    let places = private_places(&mut world, community_id, group_id);
+    (world, places)
+}
+
+#[test]
+fn who_is_added_to_a_private_place_reads_and_writes_from_then_on() {
+    let (mut world, places) = private_world(&["ana", "bo", "carol"]);
+    let (bo, carol) = (world.id(1), world.id(2));
+    for (domain, channel) in places {
+        assert_eq!(world.node(0, channel).domain, Some(domain));
+        world.say(0, channel, "before bo");
+        assert_eq!(world.ask(0, Command::AddMember { domain, user_id: bo }), Ok(Answer::Ok));
+        world.settle();
+        world.say(0, channel, "welcome");
+        world.settle();
+        world.say(1, channel, "thanks");
+        world.settle();
+        assert_eq!(world.texts(0, channel), ["before bo", "welcome", "thanks"]);
+        let read = world.texts(1, channel);
+        assert_eq!(&read[read.len() - 2..], ["welcome", "thanks"], "{read:?}");
+        assert!(!read.contains(&"before bo".to_owned()));
+        let node = world.node(1, channel);
+        assert_eq!((node.domain, node.my_role, node.member_count), (Some(domain), Some(Role::Member), 2));
+        // Only who may: a member adds nobody, and nobody is added twice or from outside.
+        assert_eq!(world.ask(1, Command::AddMember { domain, user_id: carol }).unwrap_err().kind, ProblemKind::Permission);
+        assert_eq!(world.ask(0, Command::AddMember { domain, user_id: bo }).unwrap_err().kind, ProblemKind::Usage);
+        let stranger = UserId::from_bytes([9; 16]);
+        assert_eq!(world.ask(0, Command::AddMember { domain, user_id: stranger }).unwrap_err().kind, ProblemKind::NotFound);
+        assert!(world.tree(2).communities[0].groups.iter().all(|group| group.channels.iter().all(|node| node.id != channel)));
+    }
+    assert!((0..3).all(|who| world.notices(who).is_empty()), "{:?}", (0..3).map(|who| world.notices(who)).collect::<Vec<_>>());
+}
+
+#[test]
+fn who_is_removed_from_a_private_place_cannot_read_what_follows() {
+    let (mut world, places) = private_world(&["ana", "bo", "carol"]);
+    for (domain, channel) in places {
+        for who in [1, 2] {
+            let user_id = world.id(who);
+            world.ask(0, Command::AddMember { domain, user_id }).unwrap();
+            world.settle();
+        }
+        for (who, text) in [(0, "one"), (1, "two"), (2, "three")] {
+            world.say(who, channel, text);
+            world.settle();
+        }
+        assert_eq!(world.agreed(channel, &[0, 1, 2])[..3], ["one", "two", "three"]);
+        let carol = world.id(2);
+        let chains: Vec<u32> = (0..2).map(|who| world.clients[who].engine.own_chains[&channel].chain.chain_id()).collect();
+        assert_eq!(world.ask(0, Command::Kick { domain, user_id: carol, ban: false, reason: None }), Ok(Answer::Ok));
+        world.settle();
+        for (who, text) in [(0, "without carol"), (1, "really")] {
+            world.say(who, channel, text);
+            world.settle();
+            assert_ne!(world.clients[who].engine.own_chains[&channel].chain.chain_id(), chains[who], "rotated");
+        }
+        assert_eq!(world.agreed(channel, &[0, 1]), ["one", "two", "three", "without carol", "really"]);
+        assert!(!world.clients[2].engine.places.channels.contains_key(&channel), "it is gone from their tree");
+        for who in [0, 1] {
+            let chain = world.clients[who].engine.own_chains[&channel].chain.chain_id().to_be_bytes();
+            let given = world.clients[who].store.scan(Table::ChainGiven, channel.as_bytes(), None, 100).unwrap();
+            assert!(given.iter().all(|(at, _)| at[16..20] != chain || at[20..36] != *carol.as_bytes()));
+        }
+    }
+}
+
+#[test]
+fn a_private_place_can_be_left_and_joined_again_by_being_added() {
+    let (mut world, places) = private_world(&["ana", "bo"]);
+    let bo = world.id(1);
+    for (domain, channel) in places {
+        world.ask(0, Command::AddMember { domain, user_id: bo }).unwrap();
+        world.settle();
+        world.say(1, channel, "bye");
+        world.settle();
+        assert!(world.ask(0, Command::Leave { domain }).is_err(), "an owner does not leave");
+        assert_eq!(world.ask(1, Command::Leave { domain }), Ok(Answer::Ok));
+        world.settle();
+        assert!(!world.clients[1].engine.places.channels.contains_key(&channel));
+        world.say(0, channel, "alone");
+        world.settle();
+        world.ask(0, Command::AddMember { domain, user_id: bo }).unwrap();
+        world.settle();
+        world.say(0, channel, "back");
+        world.say(1, channel, "hello again");
+        world.settle();
+        assert_eq!(world.texts(0, channel), ["bye", "alone", "back", "hello again"]);
+        let read = world.texts(1, channel);
+        assert!(
+            read.ends_with(&["back".to_owned(), "hello again".to_owned()]) && !read.contains(&"alone".to_owned()),
+            "{read:?}"
+        );
+    }
+}
+
+#[test]
+fn who_is_removed_from_the_community_is_removed_from_what_is_private_in_it() {
+    let (mut world, places) = private_world(&["ana", "bo"]);
+    let bo = world.id(1);
+    for (domain, _) in places {
+        world.ask(0, Command::AddMember { domain, user_id: bo }).unwrap();
+        world.settle();
+    }
+    let community_id = world.tree(0).communities[0].id;
+    world.ask(0, Command::Kick { domain: community_id.into(), user_id: bo, ban: false, reason: None }).unwrap();
+    world.settle();
+    for (domain, channel) in places {
+        assert!(world.clients[0].engine.logs[&domain.log_id()].log.member(bo.as_bytes()).is_none());
+        world.say(0, channel, "without bo");
+        world.settle();
+        assert_eq!(world.node(0, channel).member_count, 1);
+    }
+}
+
+#[test]
+fn a_member_of_a_private_place_who_was_away_misses_nothing() {
+    let (mut world, places) = private_world(&["ana", "bo", "carol"]);
+    let (bo, carol) = (world.id(1), world.id(2));
+    for (domain, _) in places {
+        world.ask(0, Command::AddMember { domain, user_id: bo }).unwrap();
+        world.settle();
+    }
+    world.disconnect(1);
+    for (domain, channel) in places {
+        world.say(0, channel, "one");
+        world.settle();
+        world.ask(0, Command::AddMember { domain, user_id: carol }).unwrap();
+        world.settle();
+        world.say(2, channel, "two");
+        world.settle();
+        world.ask(0, Command::Kick { domain, user_id: carol, ban: false, reason: None }).unwrap();
+        world.settle();
+        world.say(0, channel, "three");
+        world.settle();
+    }
+    world.restart(1);
+    world.settle();
+    for (_, channel) in places {
+        assert_eq!(world.agreed(channel, &[0, 1]), ["one", "two", "three"]);
+    }
+}
+
+#[test]
+fn who_was_given_a_chain_is_forgotten_when_nobody_may_ask_any_more() {
+    let (mut world, community_id, channel) = World::shared(&["ana", "bo", "carol"]);
+    world.say(0, channel, "one");
+    world.settle();
+    let old = world.clients[0].engine.own_chains[&channel].chain.chain_id().to_be_bytes();
+    let user_id = world.id(2);
+    world.ask(0, Command::Kick { domain: community_id.into(), user_id, ban: false, reason: None }).unwrap();
+    world.settle();
+    world.say(0, channel, "two");
+    world.settle();
+    let given = |world: &World, chain: [u8; 4]| {
+        let prefix = [channel.as_bytes().as_slice(), &chain].concat();
+        let rows = world.clients[0].store.scan(Table::ChainGiven, &prefix, None, 100).unwrap();
+        (rows.len(), rows.iter().filter(|(at, _)| at.len() > 20).count())
+    };
+    let new = world.clients[0].engine.own_chains[&channel].chain.chain_id().to_be_bytes();
+    assert_eq!((given(&world, old), given(&world, new)), ((3, 2), (1, 1)));
+    world.advance(9 * 86_400_000);
+    assert_eq!(given(&world, old), (1, 0), "the number stays taken");
+    assert_eq!(given(&world, new).1, 1, "a chain in use keeps its readers");
+}
+
+#[test]
+fn in_a_channel_admins_decide_how_long_messages_stay() {
+    let (mut world, _, channel) = World::shared(&["ana", "bo"]);
+    let timer = |seconds| Command::SetTimer { channel_id: channel, seconds };
+    assert_eq!(world.ask(1, timer(60)).unwrap_err().kind, ProblemKind::Permission);
+    assert_eq!(world.ask(0, timer(2)).unwrap_err().kind, ProblemKind::Usage);
+    world.ask(0, timer(60)).unwrap();
+    world.settle();
+    for who in [0, 1] {
+        assert_eq!(world.node(who, channel).expires_s, 60);
+    }
+    let said = world.say(1, channel, "soon gone");
+    world.settle();
+    let seq = world.item(0, channel, said).seq.unwrap();
+    world.ask(0, Command::MarkRead { channel_id: channel, seq }).unwrap();
+    world.advance(61_000);
+    assert_eq!(world.agreed(channel, &[0, 1]), ["<expired>"]);
+    world.ask(0, timer(0)).unwrap();
+    world.settle();
+    assert_eq!(world.node(1, channel).expires_s, 0);
 }

@@ -135,7 +135,7 @@ fn a_crash_between_saving_and_sending_resends_the_same_bytes() {
         world.clients[0].crash = true;
         let place = Place { channel_id: dm, thread: None };
         let text = format!("crash {n}").into();
-        world.command(0, Command::SendText { place, text, reply_to: None, mentions: Vec::new() });
+        world.command(0, Command::SendText { place, text, reply_to: None, mentions: Vec::new(), id: None });
         world.settle();
     }
     assert_eq!(world.agreed(dm, &[0, 1]), ["crash 0", "crash 1", "crash 2", "crash 3"]);
@@ -558,6 +558,81 @@ fn a_long_message_to_many_devices_goes_over_http() {
     assert!(world.server.requests.iter().any(|request| request.contains("/messages")));
     let place = Place { channel_id: dm, thread: None };
     let too_long = "x".repeat(60_000).into();
-    let refused = world.ask(0, Command::SendText { place, text: too_long, reply_to: None, mentions: Vec::new() });
+    let refused = world.ask(0, Command::SendText { place, text: too_long, reply_to: None, mentions: Vec::new(), id: None });
     assert_eq!(refused.unwrap_err().kind, ProblemKind::Usage);
+}
+
+#[test]
+fn a_message_under_an_id_is_sent_once_however_often_it_is_asked_for() {
+    let mut world = World::of(&["ana", "bo"]);
+    let dm = world.dm(0, 1);
+    world.settle();
+    let id = MessageId(uuid::Uuid::now_v7());
+    let place = Place { channel_id: dm, thread: None };
+    let send = || Command::SendText { place, text: "once".into(), reply_to: None, mentions: Vec::new(), id: Some(id) };
+    assert_eq!(world.ask(0, send()), Ok(Answer::Queued { id }));
+    assert_eq!(world.ask(0, send()), Ok(Answer::Queued { id }));
+    world.settle();
+    world.restart(0);
+    assert_eq!(world.ask(0, send()), Ok(Answer::Queued { id }));
+    world.settle();
+    assert_eq!(world.agreed(dm, &[0, 1]), ["once"]);
+    let command = Command::SendText {
+        place,
+        text: "x".into(),
+        reply_to: None,
+        mentions: Vec::new(),
+        id: Some(MessageId::from_bytes([7; 16])),
+    };
+    assert_eq!(world.ask(0, command).unwrap_err().kind, ProblemKind::Usage);
+}
+
+#[test]
+fn who_turned_receipts_off_tells_nobody_what_was_read() {
+    let mut world = World::of(&["ana", "bo"]);
+    let phone = world.second_device(1);
+    let dm = world.dm(0, 1);
+    world.settle();
+    assert_eq!(world.ask(1, Command::SetReceipts { on: false }), Ok(Answer::Ok));
+    assert_eq!(world.ask(phone, Command::SetReceipts { on: false }), Ok(Answer::Ok));
+    let receipts = |world: &World| {
+        let opened = world.clients[1].events.iter().rev().find_map(|event| match event {
+            ClientEvent::Opened { account, .. } => Some(account.receipts),
+            _ => None,
+        });
+        opened.unwrap()
+    };
+    assert!(!receipts(&world));
+    let said = world.say(0, dm, "did you see this?");
+    world.settle();
+    let seq = world.item(1, dm, said).seq.unwrap();
+    world.ask(1, Command::MarkRead { channel_id: dm, seq }).unwrap();
+    world.settle();
+    assert_eq!(world.item(0, dm, said).delivery, Delivery::Sent);
+    world.restart(1);
+    assert!(!receipts(&world), "it is remembered");
+    world.ask(1, Command::SetReceipts { on: true }).unwrap();
+    let next = world.say(0, dm, "and this?");
+    world.settle();
+    assert_eq!(world.item(0, dm, next).delivery, Delivery::Delivered);
+}
+
+#[test]
+fn of_two_timers_the_later_in_the_servers_order_wins_everywhere() {
+    let mut world = World::of(&["ana", "bo"]);
+    let dm = world.dm(0, 1);
+    world.say(0, dm, "hi");
+    world.settle();
+    for who in [0, 1] {
+        world.disconnect(who);
+    }
+    world.ask(0, Command::SetTimer { channel_id: dm, seconds: 60 }).unwrap();
+    world.ask(1, Command::SetTimer { channel_id: dm, seconds: 3_600 }).unwrap();
+    world.connect(1);
+    world.settle();
+    world.connect(0);
+    world.settle();
+    for who in [0, 1] {
+        assert_eq!(world.node(who, dm).expires_s, 60);
+    }
 }

@@ -107,7 +107,10 @@ fn repeated_and_reordered_rows_are_shown_once_and_in_order() {
     world.filter = Some(Box::new(|_, _| false));
     for n in 0..4 {
         let place = Place { channel_id: dm, thread: None };
-        world.command(0, Command::SendText { place, text: format!("row {n}").into(), reply_to: None, mentions: Vec::new() });
+        world.command(
+            0,
+            Command::SendText { place, text: format!("row {n}").into(), reply_to: None, mentions: Vec::new(), id: None },
+        );
         world.disconnect(0);
         world.filter = None;
         world.connect(0);
@@ -282,7 +285,7 @@ fn a_swapped_identity_after_first_contact_changes_nothing_silently() {
 fn an_injected_member_is_shown_as_unsigned_and_gets_no_key() {
     let (mut world, community_id, channel) = World::shared(&["ana", "bo", "eve"]);
     let eve = world.id(2);
-    world.ask(0, Command::Kick { community_id, user_id: eve, ban: false, reason: None }).unwrap();
+    world.ask(0, Command::Kick { domain: community_id.into(), user_id: eve, ban: false, reason: None }).unwrap();
     world.settle();
     // The server puts eve back into its own list of members, and invents an op.
     let member = crate::protocol::communities::Member {
@@ -360,4 +363,60 @@ fn garbage_in_every_place_is_survived() {
     world.say(0, dm, "still alive");
     world.settle();
     assert_eq!(world.texts(1, dm).last().unwrap(), "still alive");
+}
+
+#[test]
+fn a_head_that_the_server_never_shows_the_way_to_is_not_asked_for_without_end() {
+    let (mut world, community_id, channel) = World::shared(&["ana", "bo"]);
+    let before = world.server.requests.len();
+    world.tamper = Some(Box::new(|_, request, answer| {
+        if request.path.contains("/log-ops") {
+            answer["head_seq"] = serde_json::json!(1_000);
+        }
+    }));
+    let log_id = LogId::from(community_id);
+    world.clients[1].engine.look_at_log(log_id);
+    world.input(1, Input::Tick);
+    world.advance(60_000);
+    let asked = world.server.requests[before..].iter().filter(|request| request.contains("/log-ops")).count();
+    assert!((2..12).contains(&asked), "asked {asked} times in a minute");
+    world.tamper = None;
+    world.say(0, channel, "still here");
+    world.settle();
+    assert_eq!(world.texts(1, channel), ["still here"]);
+}
+
+#[test]
+fn an_op_that_a_member_made_up_does_not_take_the_place_of_the_real_one() {
+    let (mut world, community_id, channel) = World::shared(&["ana", "bo", "carol"]);
+    let log_id = LogId::from(community_id);
+    let epoch = world.clients[1].engine.logs[&log_id].log.epoch();
+    // A real op of another log with the right numbers in it, signed by nobody.
+    let genuine = world.server.logs[&log_id].ops[epoch as usize].clone();
+    let mut made_up = genuine;
+    made_up[17..25].copy_from_slice(&(epoch + 1).to_be_bytes());
+    let carol = world.id(2);
+    let ops = crate::crypto::content::MembershipOps {
+        channel_id: log_id.as_bytes().to_vec(),
+        log_id: log_id.as_bytes().to_vec(),
+        genesis: world.server.logs[&log_id].ops[0].clone(),
+        head_seq: epoch + 1,
+        head: Vec::new(),
+        ops: vec![made_up],
+    };
+    let body = crate::crypto::content::Body::MembershipOps(ops);
+    let to = world.id(1);
+    world.step(2, |engine, cx| engine.send_control(cx, to, body).unwrap());
+    world.settle();
+    world
+        .ask(
+            0,
+            Command::SetRole { domain: community_id.into(), user_id: carol, role: crate::protocol::communities::Role::Moderator },
+        )
+        .unwrap();
+    world.settle();
+    world.say(1, channel, "all is well");
+    world.settle();
+    assert_eq!(world.agreed(channel, &[0, 1]), ["all is well"]);
+    assert!(world.notices(1).is_empty(), "{:?}", world.notices(1));
 }

@@ -4,6 +4,7 @@
 mod attacks;
 mod channels;
 mod conversations;
+mod faults;
 mod liars;
 mod random;
 mod server;
@@ -11,7 +12,7 @@ mod server;
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::client::command::{Command, InviteText, Place, RequestId};
-use crate::client::engine::{Engine, Input, Line, Login, Output, Request};
+use crate::client::engine::{Engine, Input, Line, Login, Output, Request, Unreachable};
 use crate::client::event::{Answer, ClientEvent};
 use crate::client::model::*;
 use crate::client::store::{MemoryStore, Store};
@@ -58,6 +59,8 @@ struct World {
     tamper: Option<Tamper>,
     /// Requests over HTTP that never arrive.
     cut: Option<Cut>,
+    /// Longer answers never come through.
+    longest: usize,
 }
 
 /// An index into [`World::clients`].
@@ -65,7 +68,15 @@ type Who = usize;
 
 impl World {
     fn new() -> Self {
-        Self { server: Server::new(START), clients: Vec::new(), rng: TestRng::new(1), filter: None, tamper: None, cut: None }
+        Self {
+            server: Server::new(START),
+            clients: Vec::new(),
+            rng: TestRng::new(1),
+            filter: None,
+            tamper: None,
+            cut: None,
+            longest: usize::MAX,
+        }
     }
 
     /// A world with these people, each with one device, online.
@@ -131,6 +142,13 @@ impl World {
         self.input(who, Input::Line(Line::Offline { retry_at: None, why: "cut".into() }));
     }
 
+    /// Ends the client and opens it again from an older copy of what it had saved.
+    fn restore(&mut self, who: Who, copy: MemoryStore) {
+        self.clients[who].store = copy;
+        self.restart(who);
+        self.settle();
+    }
+
     /// Ends the client without warning and opens it again from what it had saved.
     fn restart(&mut self, who: Who) {
         if let Some(addr) = self.clients[who].addr {
@@ -175,6 +193,26 @@ impl World {
         }
     }
 
+    /// A step that no input leads to.
+    fn step(&mut self, who: Who, act: impl FnOnce(&mut Engine, &mut super::Cx<'_>)) {
+        let client = &mut self.clients[who];
+        let mut cx = super::Cx {
+            db: super::db::Db::new(&client.store),
+            now: Timestamp(self.server.now),
+            rng: &mut self.rng,
+            out: Vec::new(),
+            touched: std::collections::BTreeSet::new(),
+            removed: Vec::new(),
+            ack_inbox: None,
+        };
+        act(&mut client.engine, &mut cx);
+        let (changes, after) = (cx.db.changes, cx.out);
+        client.store.save(changes).unwrap();
+        for output in after {
+            self.perform(who, output);
+        }
+    }
+
     fn perform(&mut self, who: Who, output: Output) {
         match output {
             Output::Send(frame) => {
@@ -200,7 +238,9 @@ impl World {
                     answer.body = serde_json::to_vec(&value).unwrap();
                 }
                 self.deliver(pushes);
-                self.clients[who].queue.push_back(Input::Http { tag: request.tag, answer: Ok(answer) });
+                let fits = answer.body.len() <= self.longest;
+                let answer = if fits { Ok(answer) } else { Err(Unreachable { why: "the answer is too long".into() }) };
+                self.clients[who].queue.push_back(Input::Http { tag: request.tag, answer });
             }
             Output::Tell(event) => {
                 let client = &mut self.clients[who];
@@ -313,7 +353,7 @@ impl World {
     }
 
     fn say_in(&mut self, who: Who, place: Place, text: &str, reply_to: Option<MessageRef>) -> MessageRef {
-        match self.ask(who, Command::SendText { place, text: text.into(), reply_to, mentions: Vec::new() }) {
+        match self.ask(who, Command::SendText { place, text: text.into(), reply_to, mentions: Vec::new(), id: None }) {
             Ok(Answer::Queued { id }) => MessageRef { author: self.id(who), id },
             other => panic!("{other:?}"),
         }

@@ -35,8 +35,10 @@ impl Plan {
                     self.world.clients[who].crash = true;
                 }
                 let place = Place { channel_id, thread: None };
-                self.world
-                    .command(who, Command::SendText { place, text: text.as_str().into(), reply_to: None, mentions: Vec::new() });
+                self.world.command(
+                    who,
+                    Command::SendText { place, text: text.as_str().into(), reply_to: None, mentions: Vec::new(), id: None },
+                );
                 self.written.push((channel_id, who, text));
             }
             8..10 => {

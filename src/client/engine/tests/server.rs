@@ -106,6 +106,12 @@ pub struct Server {
     pub refused_ops: Vec<Vec<u8>>,
     pub bundle_fetches: u32,
     pub requests: Vec<String>,
+    /// Devices whose inbox takes nothing more.
+    pub full: BTreeSet<DeviceAddr>,
+    /// Users of whom no more bundles are given for an hour.
+    pub bundles_limited: BTreeSet<UserId>,
+    /// Streams whose past is gone: told once.
+    pub outlived: BTreeSet<StreamId>,
 }
 
 struct Objects<'a>(&'a Server);
@@ -149,6 +155,9 @@ impl Server {
             refused_ops: Vec::new(),
             bundle_fetches: 0,
             requests: Vec::new(),
+            full: BTreeSet::new(),
+            bundles_limited: BTreeSet::new(),
+            outlived: BTreeSet::new(),
         }
     }
 
@@ -484,6 +493,16 @@ impl Server {
 
     fn send_devices(&mut self, from: DeviceAddr, batch: SendDevices, out: &mut Pushes) -> Result<SentDevices, Refusal> {
         assert!(batch.copies.len() <= 100);
+        let full: Vec<DeviceAddr> = batch
+            .copies
+            .iter()
+            .map(|copy| DeviceAddr { user_id: copy.user_id, device_id: copy.device_id })
+            .filter(|addr| self.full.contains(addr))
+            .collect();
+        if !full.is_empty() {
+            let details = json!({ "full": full, "retry_after_ms": 60_000 });
+            return Err(Refusal { code: ErrorCode::RateLimited, details: Some(details) });
+        }
         let sender = self.accounts.get_mut(&from.user_id).unwrap().devices.get_mut(&from.device_id).unwrap();
         if !sender.batches.insert(batch.id) {
             return Ok(SentDevices { id: batch.id, missing: Vec::new() });
@@ -569,6 +588,10 @@ impl Server {
             (Method::Post, ["users", "bundles"]) => {
                 let body: FetchManyBundles = body(request);
                 self.bundle_fetches += 1;
+                if body.devices.keys().any(|user| self.bundles_limited.contains(user)) {
+                    let details = json!({ "retry_after_ms": 3_000_000 });
+                    return Err(Refusal { code: ErrorCode::RateLimited, details: Some(details) });
+                }
                 let mut items = BTreeMap::new();
                 for (user, devices) in body.devices {
                     items.insert(user, self.bundles(user, &devices));
@@ -598,7 +621,9 @@ impl Server {
             (Method::Post, ["communities"]) => self.create_community(me, body(request), out),
             (Method::Get, ["communities", id, "groups"]) => {
                 let id: CommunityId = parse(id);
-                ok(Page::all(self.groups.values().filter(|group| group.community_id == id).cloned().collect()))
+                let seen =
+                    |group: &&Group| group.visibility == Visibility::Public || self.log_members(group.id.into()).contains(&me);
+                ok(Page::all(self.groups.values().filter(|group| group.community_id == id).filter(seen).cloned().collect()))
             }
             (Method::Get, ["communities", id, "members"]) => {
                 let id: CommunityId = parse(id);
@@ -616,11 +641,12 @@ impl Server {
                     my_role: None,
                     created_at: self.at(),
                 };
+                let told = if create.log_op.is_some() { StreamId(me.0) } else { StreamId(group.community_id.0) };
                 if let Some(op) = create.log_op {
                     self.apply_op(create.id.into(), op.0, out)?;
                 }
                 self.groups.insert(group.id, group.clone());
-                self.emit(StreamId(group.community_id.0), Event::Group { group: group.clone() }, out);
+                self.emit(told, Event::Group { group: group.clone() }, out);
                 ok(group)
             }
             (Method::Post, ["groups", id, "channels"]) => self.create_channel(me, parse(id), body(request), out),
@@ -714,17 +740,23 @@ impl Server {
                 self.apply_op(community.into(), signed.log_op.0, out)?;
                 ok(self.community_for(community, me))
             }
-            (Method::Post, ["communities", id, "leave"]) => {
+            (Method::Post, ["communities" | "groups", id, "leave"]) => {
                 let signed: SignedOp = body(request);
                 self.apply_op(parse(id), signed.log_op.0, out)?;
                 ok(())
             }
-            (Method::Delete, ["communities", id, "members", _]) | (Method::Put, ["communities", id, "bans", _]) => {
+            (Method::Delete, ["communities" | "groups" | "channels", id, "members", _])
+            | (Method::Put, ["communities" | "channels", id, "bans", _]) => {
                 let remove: RemoveMember = body(request);
                 self.apply_op(parse(id), remove.log_op.unwrap().0, out)?;
                 ok(())
             }
-            (Method::Patch, ["communities", id, "members", user]) => {
+            (Method::Post, ["groups", id, "transfer"]) => {
+                let transfer: Transfer = body(request);
+                self.apply_op(parse(id), transfer.log_op.0, out)?;
+                ok(self.groups[&parse::<GroupId>(id)].clone())
+            }
+            (Method::Patch, ["communities" | "groups" | "channels", id, "members", user]) => {
                 let update: UpdateMember = body(request);
                 self.apply_op(parse(id), update.log_op.unwrap().0, out)?;
                 ok(self.member(parse(id), parse(user)))
@@ -854,9 +886,11 @@ impl Server {
         }
         let streams = self.streams_of(from.user_id);
         let limit = request.limit.unwrap_or(200) as usize;
-        let (mut events, mut gone) = (Vec::new(), Vec::new());
+        let (mut events, mut gone, mut reset) = (Vec::new(), Vec::new(), Vec::new());
         for (stream, after) in &request.cursors {
-            if !streams.contains_key(stream) {
+            if self.outlived.remove(stream) {
+                reset.push(*stream);
+            } else if !streams.contains_key(stream) {
                 gone.push(*stream);
             } else if let Some(log) = self.channels.get(&ChannelId(stream.0)) {
                 for stored in log.rows.iter().filter(|stored| stored.row.seq > *after) {
@@ -876,7 +910,7 @@ impl Server {
         let more = events.len() > limit;
         events.truncate(limit);
         let inbox = self.accounts[&from.user_id].devices[&from.device_id].inbox.iter().take(100).cloned().collect();
-        ok(SyncAnswer { epoch: self.epoch, streams, events, gone, reset: Vec::new(), more, inbox })
+        ok(SyncAnswer { epoch: self.epoch, streams, events, gone, reset, more, inbox })
     }
 
     fn member(&self, community: CommunityId, user: UserId) -> Member {
@@ -944,18 +978,69 @@ impl Server {
                 self.emit(StreamId(log_id.0), Event::Member { member }, out);
                 let community = self.community_for(CommunityId(log_id.0), *user);
                 self.emit((*user).into(), Event::CommunityAdded { community }, out);
+                continue;
+            }
+            if let Some(group) = self.groups.get(&GroupId(log_id.0)).cloned() {
+                self.emit((*user).into(), Event::Group { group }, out);
+            }
+            for channel_id in self.channels_of_log(log_id) {
+                let channel = self.channel_for(channel_id, *user);
+                self.emit((*user).into(), Event::ChannelAdded { channel }, out);
             }
         }
         for user in before.iter().filter(|user| !after.contains(user)) {
-            self.emit(StreamId(log_id.0), Event::MemberRemoved { user_id: *user, reason: RemovalReason::Kicked }, out);
-            let event = Event::CommunityRemoved {
-                community_id: CommunityId(log_id.0),
-                reason: RemovalReason::Kicked,
-                op: Some(op.clone().into()),
-            };
-            self.emit((*user).into(), event, out);
+            if !is_channel {
+                self.emit(StreamId(log_id.0), Event::MemberRemoved { user_id: *user, reason: RemovalReason::Kicked }, out);
+            }
+            if self.communities.contains_key(&CommunityId(log_id.0)) {
+                let event = Event::CommunityRemoved {
+                    community_id: CommunityId(log_id.0),
+                    reason: RemovalReason::Kicked,
+                    op: Some(op.clone().into()),
+                };
+                self.emit((*user).into(), event, out);
+                continue;
+            }
+            for channel_id in self.channels_of_log(log_id) {
+                self.emit((*user).into(), Event::ChannelRemoved { channel_id }, out);
+            }
+            if self.groups.contains_key(&GroupId(log_id.0)) {
+                self.emit((*user).into(), Event::GroupRemoved { group_id: GroupId(log_id.0) }, out);
+            }
+        }
+        if is_channel && self.channels.contains_key(&ChannelId(log_id.0)) {
+            self.push_member_row(ChannelId(log_id.0), seq, op, out);
         }
         Ok(seq)
+    }
+
+    fn channels_of_log(&self, log_id: LogId) -> Vec<ChannelId> {
+        self.channels.iter().filter(|(_, log)| log.channel.log_id == Some(log_id)).map(|(id, _)| *id).collect()
+    }
+
+    /// An op of a private channel's log is a row of the channel.
+    fn push_member_row(&mut self, channel_id: ChannelId, log_seq: u64, op: Vec<u8>, out: &mut Pushes) {
+        let row = Row {
+            id: MessageId(self.id()),
+            channel_id,
+            seq: self.channels[&channel_id].rows.len() as u64 + 1,
+            log_seq: Some(log_seq),
+            kind: RowKind::Member,
+            sender_id: None,
+            sender_device: None,
+            thread_id: None,
+            reply_to_id: None,
+            target_id: None,
+            ciphertext: None,
+            nonce: None,
+            body: Some(json!({ "log_seq": log_seq, "op": Blob::from(op) })),
+            file_ids: Vec::new(),
+            created_at: self.at(),
+            expires_at: None,
+            deleted_at: None,
+            quarantined: false,
+        };
+        self.push_row(channel_id, StoredRow { row, hash: Vec::new(), copies: BTreeMap::new() }, out);
     }
 
     fn create_community(&mut self, me: UserId, create: CreateCommunity, out: &mut Pushes) -> Result<serde_json::Value, Refusal> {
@@ -998,6 +1083,7 @@ impl Server {
             (Visibility::Public, Visibility::Private) => group_id.into(),
             (Visibility::Public, Visibility::Public) => group.community_id.into(),
         };
+        let op = create.log_op.0.clone();
         self.apply_op(log_id, create.log_op.0, out)?;
         let channel = Channel {
             id: create.id,
@@ -1026,6 +1112,7 @@ impl Server {
         } else {
             let channel = self.channel_for(create.id, me);
             self.emit(me.into(), Event::ChannelAdded { channel }, out);
+            self.push_member_row(create.id, 0, op, out);
         }
         ok(self.channel_for(create.id, me))
     }

@@ -1,0 +1,229 @@
+//! What goes wrong without anybody lying: long absences, long answers, lost answers, full inboxes, clocks that are set, old
+//! copies of a store.
+
+use super::*;
+use crate::client::store::Table;
+
+fn write(world: &mut World, who: Who, channel_id: ChannelId, text: String) {
+    let place = Place { channel_id, thread: None };
+    world.command(who, Command::SendText { place, text: text.into(), reply_to: None, mentions: Vec::new(), id: None });
+    world.run();
+}
+
+/// More lines than [`World::texts`] shows.
+fn all_texts(world: &mut World, who: Who, channel_id: ChannelId) -> Vec<String> {
+    let place = Place { channel_id, thread: None };
+    match world.ask(who, Command::LoadTimeline { place, anchor: Anchor::Newest, limit: 5_000 }) {
+        Ok(Answer::Page(page)) => page.items.iter().filter_map(|item| text_of(item)).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn rows_behind_a_change_of_members_wait_for_it_however_many_they_are() {
+    let mut world = World::of(&["ana", "bo", "carol"]);
+    let (community_id, _, channel) = world.community(0);
+    let link = world.invite(0, community_id);
+    world.join(1, &link).unwrap();
+    world.say(0, channel, "hello bo");
+    world.settle();
+    world.disconnect(1);
+    // Somebody whose device bo has never heard of, and more than may be held.
+    world.join(2, &link).unwrap();
+    let said: Vec<String> = (0..450).map(|n| format!("{n}")).collect();
+    for text in &said {
+        write(&mut world, 2, channel, text.clone());
+    }
+    world.settle();
+    world.restart(1);
+    world.settle();
+    assert_eq!(all_texts(&mut world, 1, channel)[1..], said);
+}
+
+#[test]
+fn a_page_that_is_too_long_for_the_line_is_asked_for_in_parts() {
+    let (mut world, _, channel) = World::shared(&["ana", "bo"]);
+    world.disconnect(1);
+    let long = "x".repeat(20_000);
+    for n in 0..40 {
+        write(&mut world, 0, channel, format!("{n} {long}"));
+    }
+    world.settle();
+    world.longest = 300_000;
+    world.restart(1);
+    world.advance(120_000);
+    assert_eq!(world.texts(1, channel).len(), 40);
+}
+
+#[test]
+fn keys_whose_answer_is_lost_are_sent_again_on_the_same_line() {
+    let (mut world, _, channel) = World::shared(&["ana", "bo"]);
+    world.server.lose_answers = 1;
+    world.say(0, channel, "first");
+    world.settle();
+    assert!(world.texts(1, channel).is_empty(), "the message waits for its keys to be confirmed");
+    world.advance(61_000);
+    assert_eq!(world.agreed(channel, &[0, 1]), ["first"]);
+}
+
+#[test]
+fn a_full_inbox_holds_up_nobody_else() {
+    let (mut world, _, channel) = World::shared(&["ana", "bo", "carol"]);
+    let bo = world.clients[1].addr.unwrap();
+    world.disconnect(1);
+    world.server.full.insert(bo);
+    world.say(0, channel, "one");
+    world.settle();
+    assert_eq!(world.texts(2, channel), ["one"]);
+    world.server.full.clear();
+    world.connect(1);
+    world.advance(60_000);
+    assert_eq!(world.agreed(channel, &[0, 1, 2]), ["one"], "who reads their inbox again asks for what it did not take");
+}
+
+#[test]
+fn one_user_whose_bundles_are_used_up_holds_up_nobody_else() {
+    let mut world = World::of(&["ana", "bo", "carol", "dave"]);
+    let (community_id, _, channel) = world.community(0);
+    let link = world.invite(0, community_id);
+    for who in 1..4 {
+        world.join(who, &link).unwrap();
+    }
+    let bo = world.id(1);
+    world.server.bundles_limited.insert(bo);
+    world.say(0, channel, "to those who can be reached");
+    world.settle();
+    for who in [2, 3] {
+        assert_eq!(world.texts(who, channel), ["to those who can be reached"]);
+    }
+    world.server.bundles_limited.clear();
+    world.advance(11 * 60_000);
+    world.say(0, channel, "to all");
+    world.settle();
+    assert_eq!(world.texts(1, channel).last().unwrap(), "to all");
+}
+
+#[test]
+fn a_clock_that_is_set_back_stops_nothing() {
+    let mut world = World::of(&["ana", "bo"]);
+    let dm = world.dm(0, 1);
+    world.say(0, dm, "before");
+    world.settle();
+    world.server.refuse_sends = Some((crate::protocol::error::ErrorCode::Unavailable, 3));
+    world.say(0, dm, "after");
+    world.run();
+    world.server.now -= 30 * 86_400_000;
+    for who in 0..2 {
+        world.clients[who].wake = None;
+        world.input(who, Input::Line(Line::Latency { ms: 1 }));
+    }
+    world.settle();
+    assert_eq!(world.agreed(dm, &[0, 1]), ["before", "after"]);
+}
+
+#[test]
+fn an_old_copy_of_a_store_goes_on_without_losing_what_is_written() {
+    let (mut world, _, channel) = World::shared(&["ana", "bo"]);
+    let dm = world.dm(0, 1);
+    world.settle();
+    for (who, place) in [(0, dm), (1, dm), (0, channel), (1, channel)] {
+        world.say(who, place, "before the backup");
+        world.settle();
+    }
+    let copy = world.clients[0].store.snapshot();
+    for n in 0..4 {
+        for place in [dm, channel] {
+            world.say(n % 2, place, &format!("lost {n}"));
+            world.settle();
+        }
+    }
+    world.restore(0, copy);
+    for place in [dm, channel] {
+        world.say(0, place, "after the restore");
+        world.settle();
+        world.say(1, place, "welcome back");
+        world.advance(60_000);
+        let heard = world.texts(1, place);
+        assert_eq!(heard[heard.len() - 2..], ["after the restore", "welcome back"]);
+        let here = world.texts(0, place);
+        assert_eq!(here.last().unwrap(), "welcome back");
+        assert!(here.contains(&"lost 1".to_owned()) && here.contains(&"lost 3".to_owned()), "{here:?}");
+        assert_eq!(here.len(), heard.len());
+    }
+}
+
+#[test]
+fn a_login_after_a_restore_makes_new_sessions_even_when_no_message_tells() {
+    let mut world = World::of(&["ana", "bo"]);
+    let dm = world.dm(0, 1);
+    world.say(0, dm, "one");
+    world.say(1, dm, "two");
+    world.settle();
+    let copy = world.clients[0].store.snapshot();
+    // Only a receipt goes out: no row of ana's tells the copy that it is old.
+    let theirs = world.say(1, dm, "three");
+    world.settle();
+    let seq = world.item(0, dm, theirs).seq.unwrap();
+    world.ask(0, Command::MarkRead { channel_id: dm, seq }).unwrap();
+    world.settle();
+    world.disconnect(0);
+    world.clients[0].addr = None;
+    world.clients[0].store = copy;
+    world.clients[0].engine = Engine::open(&world.clients[0].store).unwrap();
+    let addr = DeviceAddr { user_id: world.id(0), device_id: 1 };
+    world.clients[0].addr = Some(addr);
+    let mut login = Login {
+        user: world.clients[0].user.clone(),
+        server: "https://chat.test".into(),
+        server_name: "Test".into(),
+        session_id: SessionId(uuid::Uuid::from_u128(99)),
+        device_id: None,
+        device_name: "laptop".into(),
+    };
+    login.user.display_name = Some("Ana".into());
+    world.input(0, Input::LoggedIn(login));
+    world.settle();
+    world.connect(0);
+    world.settle();
+    world.say(0, dm, "four");
+    world.advance(60_000);
+    assert_eq!(world.texts(1, dm), ["one", "two", "three", "four"]);
+}
+
+#[test]
+fn the_stream_of_a_private_group_may_outlive_its_past() {
+    let (mut world, community_id, _) = World::shared(&["ana", "bo"]);
+    let command = Command::CreateGroup { community_id, name: "staff".into(), visibility: Visibility::Private };
+    let Ok(Answer::Group(group)) = world.ask(0, command) else { panic!("a group") };
+    let user_id = world.id(1);
+    world.ask(0, Command::AddMember { domain: group.into(), user_id }).unwrap();
+    world.settle();
+    world.disconnect(1);
+    let channel = world.channel(0, group, Visibility::Public);
+    world.say(0, channel, "hello");
+    world.settle();
+    world.server.outlived.insert(group.into());
+    world.connect(1);
+    world.settle();
+    world.say(0, channel, "and again");
+    world.settle();
+    assert_eq!(world.texts(1, channel).last().unwrap(), "and again");
+}
+
+#[test]
+fn what_waits_for_a_target_that_never_came_is_forgotten() {
+    let mut world = World::of(&["ana", "bo"]);
+    let phone = world.second_device(0);
+    let dm = world.dm(0, 1);
+    let hello = world.say(0, dm, "hello");
+    world.settle();
+    let early = |world: &World| world.clients[phone].store.scan(Table::Early, &[], None, 100).unwrap().len();
+    let mut changes = crate::client::store::Changes::default();
+    changes.delete_message(dm, hello);
+    world.clients[phone].store.save(changes).unwrap();
+    world.ask(1, Command::React { channel_id: dm, target: hello, emoji: "+1".into(), remove: false }).unwrap();
+    world.settle();
+    assert_eq!(early(&world), 1);
+    world.advance(92 * 86_400_000);
+    assert_eq!(early(&world), 0);
+}
