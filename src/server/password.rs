@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
@@ -69,13 +70,18 @@ impl Passwords {
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> ApiResult<T> {
         let _place = Place::take(&self.waiting, self.queue)?;
+        let queued = Instant::now();
         let permit = Arc::clone(&self.workers).acquire_owned().await.map_err(ApiError::internal)?;
+        let begun = Instant::now();
         // The permit goes along: a request that is given up does not free a worker that still works.
         let done = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             work()
         });
-        done.await.map_err(ApiError::internal)
+        let result = done.await.map_err(ApiError::internal);
+        let (waited, worked) = ((begun - queued).as_millis() as u64, begun.elapsed().as_millis() as u64);
+        tracing::debug!(waited_ms = waited, worked_ms = worked, "password work");
+        result
     }
 }
 
@@ -184,6 +190,18 @@ mod tests {
         assert!(!passwords.verify(&"nobody has this password".into(), None).await.unwrap());
         let long = SecretText("x".repeat(1024 * 1024));
         assert!(!passwords.verify(&long, Some(&phc)).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn nobody_costs_what_an_account_costs() {
+        let passwords = passwords(8);
+        let account = passwords.hash(&"correct horse".into()).await.unwrap();
+        // Algorithm, version and cost; then a salt and a hash of the same lengths.
+        let parts = |phc: &str| phc.split('$').map(str::to_owned).collect::<Vec<_>>();
+        let (nobody, account) = (parts(&passwords.nobody), parts(&account));
+        assert_eq!((nobody.len(), &nobody[..4]), (account.len(), &account[..4]));
+        assert_eq!((nobody[4].len(), nobody[5].len()), (account[4].len(), account[5].len()));
+        assert_ne!(nobody[4], account[4], "each has a salt of its own");
     }
 
     #[tokio::test]

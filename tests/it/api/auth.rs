@@ -7,7 +7,8 @@ use chat::protocol::error::ErrorCode;
 use chat::protocol::users::{InstanceRole, Page, User as Profile};
 use serde_json::{Value, json};
 
-use crate::support::server::{Answer, Http as _, PASSWORD, TestServer, User};
+use crate::support::binary::Serve;
+use crate::support::server::{Anon, Answer, Http as _, PASSWORD, TestServer, User};
 
 fn register(username: &str) -> Value {
     json!({ "username": username, "password": PASSWORD })
@@ -155,6 +156,42 @@ async fn a_wrong_password_and_an_unknown_name_get_the_same_answer() {
     };
     let (wrong, unknown) = (recover("alice").await, recover("nobody").await);
     assert_eq!((wrong.status, wrong.body), (401, unknown.body));
+}
+
+#[tokio::test]
+async fn a_login_of_nobody_costs_the_password_work_of_a_login() {
+    // In a process of its own: what it logs is nobody else's.
+    let server = Serve::start_with(|command| {
+        command.env("CHAT__SERVER__LOG__LEVEL", "debug");
+    })
+    .await;
+    let anon = Anon::at(&format!("http://{}", server.address()));
+    let _: LoggedIn = anon.post("/auth/register", &register("alice")).await.ok(201);
+    let work = || server.log().matches("password work").count();
+    let mut before = work();
+    let mut one_more = |whose: &str| {
+        assert_eq!(work(), before + 1, "{whose}");
+        before += 1;
+    };
+    let long = "x".repeat(1000);
+    for (username, password) in [
+        ("alice", PASSWORD),
+        ("alice", "wrong password"),
+        ("alice", &long),
+        ("nobody", "wrong password"),
+        ("nobody", &long),
+        ("a1ice", PASSWORD),
+        ("", ""),
+        ("No\u{0}body", "wrong password"),
+    ] {
+        anon.post("/auth/login", &json!({ "username": username, "password": password })).await;
+        one_more(username);
+    }
+    for username in ["alice", "nobody"] {
+        let body = json!({ "username": username, "recovery_code": "AAAA-BBBB", "new_password": "another fine password" });
+        anon.post("/auth/recover", &body).await.refused(ErrorCode::InvalidCredentials);
+        one_more(username);
+    }
 }
 
 #[tokio::test]

@@ -250,6 +250,11 @@ impl Http for Device {
 }
 
 impl Anon {
+    /// Of any server.
+    pub fn at(url: &str) -> Self {
+        Self { base: format!("{url}/api/v1"), http: client() }
+    }
+
     /// A new login of an account.
     pub async fn login(&self, username: &str) -> User {
         let answer: LoggedIn = self.post("/auth/login", &json!({ "username": username, "password": PASSWORD })).await.ok(200);
