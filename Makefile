@@ -13,9 +13,10 @@ serve: deps         ## a server on this machine, data in ~/.local/share/chat or 
 test: deps          ## the whole suite
 	$(CARGO) test
 
-check: deps         ## formatting, lints, the list of duplicate dependencies
+check: deps         ## formatting, lints, documentation, the list of duplicate dependencies
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --quiet --no-deps --document-private-items
 	.ci/duplicates
 	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed: advisories and licences not checked"; fi
 
