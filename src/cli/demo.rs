@@ -3,7 +3,7 @@
 //! it held.
 
 mod person;
-mod proof;
+pub mod proof;
 mod script;
 
 use std::io::{IsTerminal as _, Write as _};

@@ -1,9 +1,12 @@
 //! `chat doctor`: looks at everything that can be wrong on this machine, one line each, and says what to do. It changes nothing
-//! and asks nothing.
+//! and asks nothing. Here is the client's side; [`server`] is that of `chat serve`.
+
+mod server;
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use clap::Args;
 use serde_json::json;
 
 use super::print::{Printer, Style};
@@ -19,6 +22,13 @@ use crate::tui::text::Clean;
 
 /// Beyond this the server's and this machine's clocks make logins and disappearing messages unreliable.
 const CLOCK_MAX_MS: i64 = 120_000;
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Look at what `chat serve` needs, with the same configuration, instead of at the client
+    #[arg(long)]
+    server: bool,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verdict {
@@ -46,13 +56,25 @@ impl Finding {
     fn warning(check: &'static str, text: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { check, verdict: Verdict::Warning, text: text.into(), hint: hint.into() }
     }
+
+    fn bad(check: &'static str, text: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Bad, ..Self::warning(check, text, hint) }
+    }
+
+    /// How far away another clock is, in milliseconds.
+    fn clock(off: i64, whose: &str) -> Self {
+        if off.abs() <= CLOCK_MAX_MS {
+            return Self::ok("clock", format!("within {} ms of {whose}", off.abs().max(1)));
+        }
+        Self::warning("clock", format!("{} s away from {whose}", off / 1000), "Let this machine synchronise its time.")
+    }
 }
 
 /// # Errors
 /// When something is wrong that keeps chat from working.
-pub fn run(globals: &Globals) -> Result<(), Stop> {
+pub fn run(args: &DoctorArgs, globals: &Globals) -> Result<(), Stop> {
     super::block_on(async {
-        let findings = examine(globals).await;
+        let findings = if args.server { examine_server(globals).await } else { examine(globals).await };
         let mut out = Printer::new(globals);
         for finding in &findings {
             let word = match finding.verdict {
@@ -84,6 +106,18 @@ pub fn run(globals: &Globals) -> Result<(), Stop> {
         }
         Err(Problem::new(ProblemKind::Failed, format!("{bad} of {} checks failed", findings.len())).into())
     })
+}
+
+async fn examine_server(globals: &Globals) -> Vec<Finding> {
+    let mut findings = vec![Finding::ok("version", format!("chat {}", env!("CARGO_PKG_VERSION")))];
+    match session::config(globals) {
+        Ok(config) => {
+            findings.push(Finding::ok("configuration", "readable"));
+            findings.extend(server::examine(&config.server).await);
+        }
+        Err(problem) => findings.push(Finding::of("configuration", Verdict::Bad, &problem)),
+    }
+    findings
 }
 
 async fn examine(globals: &Globals) -> Vec<Finding> {
@@ -143,15 +177,7 @@ async fn examine(globals: &Globals) -> Vec<Finding> {
             let text = format!("{} answers, version {}", server.url, Clean::ours(&server.config.version));
             findings.push(Finding::ok("server", text));
             let off = server.config.server_time.0 - (asked.0 + now().0) / 2;
-            findings.push(if off.abs() <= CLOCK_MAX_MS {
-                Finding::ok("clock", format!("within {} ms of the server's", off.abs().max(1)))
-            } else {
-                Finding::warning(
-                    "clock",
-                    format!("{} s away from the server's", off / 1000),
-                    "Let this machine synchronise its time.",
-                )
-            });
+            findings.push(Finding::clock(off, "the server's"));
         }
         Err(problem) => findings.push(Finding::of("server", Verdict::Bad, &problem)),
     }

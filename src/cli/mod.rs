@@ -100,7 +100,7 @@ pub enum Command {
     /// Say who is logged in, and whether the line is up
     Status,
     /// Check this machine, the profile and the server
-    Doctor,
+    Doctor(doctor::DoctorArgs),
     /// Measure the server under load
     #[command(hide = true)]
     Load(load::LoadArgs),
@@ -173,7 +173,7 @@ fn dispatch(command: Command, globals: &Globals) -> Result<(), Stop> {
         Command::Search(args) => search::run(args, globals),
         Command::Channels => channels::run(globals),
         Command::Status => status::run(globals),
-        Command::Doctor => doctor::run(globals),
+        Command::Doctor(args) => doctor::run(&args, globals),
         Command::Load(args) => load::run(args, globals),
         Command::Completions(args) => completions::run(args),
         Command::Version => version::run(globals),

@@ -316,6 +316,24 @@ impl Formatter for Harmless {
     }
 }
 
+/// A line of a log that does nothing to a terminal: whatever could is escaped as in JSON, so that a line of JSON stays one.
+/// `colours` says that the line has escape sequences of our own; what was in a value is escaped by the formatter already.
+pub fn harmless_line(line: &str, colours: bool) -> String {
+    let (text, end) = line.strip_suffix('\n').map_or((line, ""), |text| (text, "\n"));
+    let mut out = String::with_capacity(line.len());
+    for character in text.chars() {
+        if (character.is_control() && !(colours && character == '\u{1b}')) || acts_on_terminals(character) {
+            let mut units = [0; 2];
+            for unit in character.encode_utf16(&mut units) {
+                out += &format!("\\u{unit:04x}");
+            }
+        } else {
+            out.push(character);
+        }
+    }
+    out + end
+}
+
 const fn acts_on_terminals(c: char) -> bool {
     matches!(
         c,
@@ -333,6 +351,16 @@ mod tests {
         let mut serializer = serde_json::Serializer::with_formatter(&mut out, Harmless);
         json!({ "text": text }).serialize(&mut serializer).unwrap();
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_log_line_is_one_line_and_does_nothing_to_a_terminal() {
+        let event = "{\"cause\":\"a\\nb \u{9b}2J \u{202e}x\u{7f} ü\"}\n";
+        let line = harmless_line(event, false);
+        assert_eq!(line, "{\"cause\":\"a\\nb \\u009b2J \\u202ex\\u007f ü\"}\n");
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), serde_json::from_str::<Value>(event).unwrap());
+        assert_eq!(harmless_line("ERROR a\r\nINFO \u{1b}[2Jb\n", false), "ERROR a\\u000d\\u000aINFO \\u001b[2Jb\n");
+        assert_eq!(harmless_line("\u{1b}[32m INFO\u{1b}[0m a\n", true), "\u{1b}[32m INFO\u{1b}[0m a\n");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `chat serve`: the server in the foreground, with a database of its own when none is configured.
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _, Write};
 
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use super::print::harmless_line;
 use super::{Globals, session};
 use crate::client::model::{Problem, ProblemKind};
 use crate::config::{Config, LogConfig, LogFormat};
@@ -103,7 +104,9 @@ async fn serve(config: Config) -> Result<(), Problem> {
         // The cluster outlives the last commit.
         let _ = tokio::task::spawn_blocking(move || cluster.stop()).await;
     }
-    result.map_err(|e| Problem::new(ProblemKind::Failed, format!("{e:#}")).hint("`chat doctor` looks at all that can be wrong."))
+    result.map_err(|e| {
+        Problem::new(ProblemKind::Failed, format!("{e:#}")).hint("`chat doctor --server` looks at all that can be wrong.")
+    })
 }
 
 async fn listen(address: &str) -> Result<TcpListener, Problem> {
@@ -161,7 +164,24 @@ fn shutdown_signal() -> Result<CancellationToken, Problem> {
     Ok(shutdown)
 }
 
-/// Log lines carry ids and never content; control characters in them are escaped by the formatters.
+/// Where log lines go. Whatever a field holds (the text of an error, say), one event is one line that does nothing to a terminal.
+struct LogLines {
+    colours: bool,
+}
+
+impl Write for LogLines {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let line = harmless_line(&String::from_utf8_lossy(event), self.colours);
+        io::stderr().lock().write_all(line.as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Log lines carry ids and never content.
 fn start_log(config: &LogConfig) -> Result<(), Problem> {
     let filter =
         EnvFilter::try_new(&config.level).map_err(|e| Problem::new(ProblemKind::Config, format!("server.log.level: {e}")))?;
@@ -171,11 +191,12 @@ fn start_log(config: &LogConfig) -> Result<(), Problem> {
         LogFormat::Json => true,
         LogFormat::Text => false,
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = !json && terminal && std::env::var_os("NO_COLOR").is_none();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || LogLines { colours });
     if json {
         builder.json().flatten_event(true).init();
     } else {
-        builder.with_ansi(terminal && std::env::var_os("NO_COLOR").is_none()).init();
+        builder.with_ansi(colours).init();
     }
     Ok(())
 }

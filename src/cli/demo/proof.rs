@@ -1,26 +1,42 @@
-//! What the server kept: a dump of its database and every file of its data directory, searched for what must not be there.
+//! What was kept: a dump of the server's database and whole directories, searched for what must not be there.
 
 use std::path::Path;
 use std::process::Command;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 
 use super::broken;
 use crate::client::model::{Problem, ProblemKind};
 use crate::server::postgres::binaries::Binaries;
 
 /// What was searched.
+#[derive(Debug, Default)]
 pub struct Searched {
     pub dump_bytes: usize,
     pub files: usize,
     pub file_bytes: usize,
 }
 
-/// Dumps the running database and reads all files of the server; none of the secrets may be in there, neither as it is nor
-/// as the hexadecimal digits in which a dump shows bytes.
-pub fn search(data_dir: &Path, log: &Path, secrets: &[String]) -> Result<Searched, Problem> {
+/// Dumps the running database of this data directory; none of the secrets may be in the dump, in no [form](refuse).
+///
+/// # Errors
+/// When one is, or there is no dump.
+pub fn search_database(data_dir: &Path, secrets: &[String], searched: &mut Searched) -> Result<(), Problem> {
     let dump = dump(data_dir)?;
-    refuse(&dump, secrets, "the dump of the database")?;
-    let mut searched = Searched { dump_bytes: dump.len(), files: 0, file_bytes: 0 };
-    let mut folders = vec![data_dir.to_owned()];
+    searched.dump_bytes += dump.len();
+    refuse(&dump, secrets, "the dump of the database")
+}
+
+/// Reads a file, or all files of a directory; none of the secrets may be in there.
+///
+/// # Errors
+/// When one is, or a directory cannot be read.
+pub fn search_files(place: &Path, secrets: &[String], searched: &mut Searched) -> Result<(), Problem> {
+    if place.is_file() {
+        return search_file(place, secrets, searched);
+    }
+    let mut folders = vec![place.to_owned()];
     while let Some(folder) = folders.pop() {
         let entries = std::fs::read_dir(&folder).map_err(|e| unreadable(&folder, &e))?;
         for entry in entries.filter_map(Result::ok) {
@@ -28,12 +44,11 @@ pub fn search(data_dir: &Path, log: &Path, secrets: &[String]) -> Result<Searche
             if kind.is_dir() {
                 folders.push(entry.path());
             } else if kind.is_file() {
-                search_file(&entry.path(), secrets, &mut searched)?;
+                search_file(&entry.path(), secrets, searched)?;
             }
         }
     }
-    search_file(log, secrets, &mut searched)?;
-    Ok(searched)
+    Ok(())
 }
 
 fn search_file(path: &Path, secrets: &[String], searched: &mut Searched) -> Result<(), Problem> {
@@ -48,15 +63,35 @@ fn search_file(path: &Path, secrets: &[String], searched: &mut Searched) -> Resu
     refuse(&bytes, secrets, &path.display().to_string())
 }
 
-fn refuse(bytes: &[u8], secrets: &[String], place: &str) -> Result<(), Problem> {
+/// None of the secrets may be in these bytes, neither as it is, nor as the hexadecimal digits in which a dump shows bytes, nor
+/// within something in base64.
+///
+/// # Errors
+/// The first that is.
+pub fn refuse(bytes: &[u8], secrets: &[String], place: &str) -> Result<(), Problem> {
     for secret in secrets {
-        for needle in [secret.clone(), hex::encode(secret)] {
+        let as_it_is = [secret.clone(), hex::encode(secret)];
+        for needle in as_it_is.into_iter().chain(base64_forms(secret)) {
             if contains(bytes, needle.as_bytes()) {
                 return Err(broken(format!("`{secret}` is readable in {place}")));
             }
         }
     }
     Ok(())
+}
+
+/// What every base64 of bytes around the secret has in common, for each place at which it may begin; in both alphabets.
+fn base64_forms(secret: &str) -> Vec<String> {
+    let mut forms = Vec::new();
+    for before in 0..3_usize {
+        let text = STANDARD_NO_PAD.encode([&[0; 2][..before.min(2)], secret.as_bytes()].concat());
+        // Digits that hold bits of a neighbour say nothing.
+        let (from, to) = ((before * 8).div_ceil(6), (before + secret.len()) * 8 / 6);
+        let Some(form) = text.get(from..to).filter(|form| form.len() >= 8) else { continue };
+        forms.push(form.to_owned());
+        forms.push(form.replace('+', "-").replace('/', "_"));
+    }
+    forms
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
@@ -95,10 +130,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_found_as_it_is_and_as_hexadecimal_digits() {
+    fn a_secret_is_found_as_it_is_and_in_hexadecimal_digits_and_base64() {
         let secrets = ["the eagle".to_owned()];
         assert!(refuse(b"xx the the eagle", &secrets, "x").is_err());
         assert!(refuse(format!("\\x00{}ff", hex::encode("the eagle")).as_bytes(), &secrets, "x").is_err());
+        for before in ["", "a", "ab", "abc"] {
+            let around = format!("{before}the eagle has landed");
+            let text = STANDARD_NO_PAD.encode(around);
+            assert!(refuse(text.as_bytes(), &secrets, "x").is_err(), "{text}");
+        }
         assert!(refuse(b"the eagl", &secrets, "x").is_ok());
     }
 }

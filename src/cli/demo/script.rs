@@ -88,9 +88,15 @@ pub async fn play(stage: &Stage) -> Result<(), Problem> {
     let mut hidden: Vec<String> = [TO_BOB, FROM_BOB, CANARY, ROLLING, WATCHING, OFFLINE, AFTER_KICK].map(str::to_owned).to_vec();
     hidden.extend(secrets.iter().flat_map(|one| [one.password.0.clone(), one.passphrase.0.clone()]));
     let (data_dir, log, count) = (server.data_dir.clone(), server.log.clone(), hidden.len());
-    let searched = tokio::task::spawn_blocking(move || proof::search(&data_dir, &log, &hidden))
-        .await
-        .map_err(|e| broken(e.to_string()))??;
+    let searched = tokio::task::spawn_blocking(move || {
+        let mut searched = proof::Searched::default();
+        proof::search_database(&data_dir, &hidden, &mut searched)?;
+        proof::search_files(&data_dir, &hidden, &mut searched)?;
+        proof::search_files(&log, &hidden, &mut searched)?;
+        Ok::<_, Problem>(searched)
+    })
+    .await
+    .map_err(|e| broken(e.to_string()))??;
     say(format!(
         "what the server kept: {} KiB of database dump, {} files with {} MiB, its log: none of the {count} texts, passwords and passphrases is in it",
         searched.dump_bytes / 1024,

@@ -246,6 +246,54 @@ fn with_settings(url: &str) -> String {
     format!("{url}{}{options}", if url.contains('?') { '&' } else { '?' })
 }
 
+/// A database as it is.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    pub version: String,
+    /// Migrations that the next start applies.
+    pub pending: usize,
+    /// Its clock, in milliseconds since the Unix epoch.
+    pub now_ms: i64,
+}
+
+/// Looks at a database and changes nothing.
+///
+/// # Errors
+/// When it cannot be reached, or is of a newer version of this program.
+pub async fn survey(url: &str) -> anyhow::Result<Survey> {
+    #[derive(diesel::QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = diesel::sql_types::Text)]
+        version: String,
+        #[diesel(sql_type = BigInt)]
+        now_ms: i64,
+        #[diesel(sql_type = diesel::sql_types::Bool)]
+        migrated: bool,
+    }
+    #[derive(diesel::QueryableByName)]
+    struct Applied {
+        #[diesel(sql_type = diesel::sql_types::Text)]
+        version: String,
+    }
+    let mut conn = connect::first(url).await?;
+    let row: Row = diesel::sql_query(
+        "SELECT current_setting('server_version') AS version, (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms,
+                to_regclass('__diesel_schema_migrations') IS NOT NULL AS migrated",
+    )
+    .get_result(&mut conn)
+    .await?;
+    let applied: Vec<Applied> = if row.migrated {
+        diesel::sql_query("SELECT version FROM __diesel_schema_migrations").load(&mut conn).await?
+    } else {
+        Vec::new()
+    };
+    let known = known_migrations().map_err(|cause| anyhow::anyhow!("{cause}"))?;
+    if let Some(newer) = applied.iter().find(|applied| !known.contains(&applied.version)) {
+        return Err(newer_schema(&newer.version));
+    }
+    Ok(Survey { version: row.version, pending: known.len() - applied.len(), now_ms: row.now_ms })
+}
+
 /// Brings the schema up to date, one server at a time.
 ///
 /// # Errors
@@ -270,18 +318,22 @@ pub async fn migrate(url: &str) -> anyhow::Result<()> {
 type MigrationResult<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 fn refuse_newer_schema(conn: &mut AsyncConnectionWrapper<AsyncPgConnection>) -> MigrationResult<anyhow::Result<()>> {
+    let known = known_migrations()?;
+    let newer =
+        conn.applied_migrations()?.into_iter().map(|applied| applied.to_string()).find(|applied| !known.contains(applied));
+    Ok(newer.map_or(Ok(()), |newer| Err(newer_schema(&newer))))
+}
+
+fn known_migrations() -> MigrationResult<Vec<String>> {
     use diesel::migration::{Migration, MigrationSource as _};
-    use diesel::pg::Pg;
-    let known: Vec<Box<dyn Migration<Pg>>> = MIGRATIONS.migrations()?;
-    let known: Vec<String> = known.iter().map(|migration| migration.name().version().to_string()).collect();
-    for applied in conn.applied_migrations()? {
-        if !known.contains(&applied.to_string()) {
-            return Ok(Err(anyhow::anyhow!(
-                "the database has migration {applied}, which this version does not know: it belongs to a newer chat. Start that one"
-            )));
-        }
-    }
-    Ok(Ok(()))
+    let known: Vec<Box<dyn Migration<diesel::pg::Pg>>> = MIGRATIONS.migrations()?;
+    Ok(known.iter().map(|migration| migration.name().version().to_string()).collect())
+}
+
+fn newer_schema(migration: &str) -> anyhow::Error {
+    anyhow::anyhow!(
+        "the database has migration {migration}, which this version does not know: it belongs to a newer chat. Start that one"
+    )
 }
 
 /// Undoes everything, newest first: what `chat migrate down` and the migration tests do.

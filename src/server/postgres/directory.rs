@@ -39,10 +39,7 @@ impl Directory {
         // Entering is not reading: what is inside keeps its own permissions.
         let mode = if *owner == Owner::Ourselves { 0o700 } else { 0o711 };
         // Before anything is made where it is of no use.
-        let absolute = std::path::absolute(root).map_err(PostgresError::io("cannot open", root))?;
-        if let Some(existing) = absolute.ancestors().find_map(|path| path.canonicalize().ok()) {
-            refuse_closed(&existing, owner)?;
-        }
+        check_way(root, owner)?;
         make_dir(root, mode)?;
         let root = root.canonicalize().map_err(PostgresError::io("cannot open", root))?;
         let lock = lock(&root)?;
@@ -61,12 +58,7 @@ impl Directory {
 
     /// The major version that made the cluster; none when there is no cluster yet.
     pub fn cluster_version(&self) -> Result<Option<String>, PostgresError> {
-        let path = self.data.join("PG_VERSION");
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text.trim().to_owned())),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(PostgresError::io("cannot read", &path)(e)),
-        }
+        version_of(&self.data)
     }
 
     /// Make the cluster beside its place and move it there when it is whole, so that an interrupted start leaves nothing.
@@ -147,6 +139,36 @@ impl Directory {
         let text = last_lines(&String::from_utf8_lossy(&text), 4);
         (!text.is_empty()).then_some(text)
     }
+}
+
+/// The major version that made a cluster; none when there is none.
+pub fn version_of(data: &Path) -> Result<Option<String>, PostgresError> {
+    let path = data.join("PG_VERSION");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(PostgresError::io("cannot read", &path)(e)),
+    }
+}
+
+/// Whether the owner can get to the directory, or to where it will be.
+pub fn check_way(root: &Path, owner: &Owner) -> Result<(), PostgresError> {
+    let absolute = std::path::absolute(root).map_err(PostgresError::io("cannot open", root))?;
+    match absolute.ancestors().find_map(|path| path.canonicalize().ok()) {
+        Some(existing) => refuse_closed(&existing, owner),
+        None => Ok(()),
+    }
+}
+
+/// The process that has the lock of a directory.
+pub fn holder(root: &Path) -> Option<String> {
+    let mut file = File::open(root.join("chat.lock")).ok()?;
+    // Given back at once; a server that starts in this moment would be refused, so only ask when somebody seems to live.
+    let mut pid = String::new();
+    file.read_to_string(&mut pid).ok()?;
+    let process = pid.trim().parse().ok().and_then(Pid::from_raw)?;
+    test_kill_process(process).ok()?;
+    flock(&file, FlockOperation::NonBlockingLockShared).is_err().then(|| pid.trim().to_owned())
 }
 
 /// The owner has to pass every folder on the way.

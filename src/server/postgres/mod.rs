@@ -139,6 +139,26 @@ impl Cluster {
     }
 }
 
+/// What a start would run in this directory; nothing is changed.
+///
+/// # Errors
+/// Why it would not start, as far as that shows without trying.
+pub fn survey(data_dir: &Path) -> Result<Binaries, PostgresError> {
+    let found = Binaries::find(None).ok_or_else(PostgresError::no_binaries)?;
+    directory::check_way(data_dir, &Owner::choose())?;
+    let data = data_dir.join("postgres");
+    let Some(version) = directory::version_of(&data)? else { return Ok(found) };
+    match Binaries::find(Some(&version)) {
+        Some(binaries) if binaries.major.to_string() == version => Ok(binaries),
+        _ => Err(PostgresError::OtherMajor { path: data, found: version, installed: found.major }),
+    }
+}
+
+/// The process that serves from this directory.
+pub fn holder(data_dir: &Path) -> Option<String> {
+    directory::holder(data_dir)
+}
+
 struct Connect {
     socket_dir: PathBuf,
 }

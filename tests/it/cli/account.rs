@@ -1,7 +1,5 @@
 //! The way into an account, and everything that can be wrong on it: each is told apart, changes nothing, and has its exit code.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 
 use chat::protocol::auth::{Registration, RegistrationInvite};
@@ -9,6 +7,7 @@ use serde_json::json;
 
 use super::people::{Home, PASSPHRASE, Run, run};
 use crate::support::binary::free_port;
+use crate::support::fake::Fake;
 use crate::support::server::{Http as _, PASSWORD, TestServer};
 
 async fn register(home: &Home, server: &str, username: &str) -> Run {
@@ -173,9 +172,12 @@ async fn what_is_no_chat_server_is_told_apart() {
     register(&home, &silent.address, "alice").await.refused(7, &[&silent.address]);
     let plain = Fake::answers("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
     register(&home, &format!("https://{}", plain.address), "alice").await.refused(7, &[&plain.address]);
-    let future = Fake::answers_json(&json!({
-        "registration": "open", "name": "x", "protocol": 99, "limits": {}, "version": "9", "server_time": "2026-11-21T00:00:00.000Z"
-    }));
+    let future = Fake::answers(Fake::json(
+        200,
+        &json!({
+            "registration": "open", "name": "x", "protocol": 99, "limits": {}, "version": "9", "server_time": "2026-11-21T00:00:00.000Z"
+        }),
+    ));
     register(&home, &future.address, "alice").await.refused(1, &["speaks protocol 99", "Update chat"]);
     assert!(!home.profile().store().exists());
 }
@@ -237,31 +239,4 @@ async fn status_and_doctor_say_what_is_broken() {
     assert!(broken.out.contains("key.json: No such file"), "{broken:?}");
     std::fs::write(&key, kept).unwrap();
     home.run(&["channels"]).await.ok();
-}
-
-/// Something on a port that says one thing to everybody.
-struct Fake {
-    address: String,
-}
-
-impl Fake {
-    fn answers(bytes: impl Into<Vec<u8>>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let bytes = bytes.into();
-        // Ends with the test's process.
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let Ok(mut stream) = stream else { break };
-                let _ = stream.read(&mut [0; 4096]).and_then(|_| stream.write_all(&bytes));
-            }
-        });
-        Self { address }
-    }
-
-    fn answers_json(body: &serde_json::Value) -> Self {
-        let body = body.to_string();
-        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
-        Self::answers(head + &body)
-    }
 }

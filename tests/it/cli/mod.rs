@@ -2,8 +2,11 @@
 
 mod account;
 mod config;
+mod doctor;
+mod hostile;
 mod output;
 pub mod people;
 mod profiles;
+mod prompts;
 mod scripts;
 mod serve;

@@ -12,6 +12,7 @@ use chat::client::profile::{Directories, Profile};
 use chat::client::setup::{self, Server};
 use chat::client::unlock::{self, Protection};
 use chat::client::{Client, Events, Settings};
+use chat::protocol::auth::SecretText;
 use chat::protocol::communities::Visibility;
 use chat::protocol::ids::ChannelId;
 use serde_json::Value;
@@ -128,6 +129,8 @@ impl Home {
         command
             .env_clear()
             .envs(self.environment())
+            // Whoever runs the tests may sit at a terminal.
+            .env("CHAT_NO_INPUT", "1")
             .args(arguments)
             .current_dir(self.dir.path())
             .stdin(Stdio::null())
@@ -146,21 +149,26 @@ impl Home {
         run(command, input).await
     }
 
+    /// The first line of a file of this home.
+    fn secret(&self, name: &str) -> SecretText {
+        SecretText(std::fs::read_to_string(self.path(name)).unwrap().trim_end().to_owned())
+    }
+
     /// An account with a device and this home as its profile.
     pub async fn register(server: &TestServer, username: &str) -> Self {
         let home = Self::new();
-        let (client, _) = home.begin(server, username).await;
+        let (client, _) = home.begin(&server.url(""), username).await;
         client.close().await;
         home
     }
 
-    /// As [`Home::register`], with the client left open.
-    pub async fn begin(&self, server: &TestServer, username: &str) -> (Client, Events) {
+    /// The same in this home with its password and passphrase, and the client left open.
+    pub async fn begin(&self, url: &str, username: &str) -> (Client, Events) {
         let profile = self.profile();
         profile.create().unwrap();
-        let found = Server::probe(&server.url(""), Settings::default()).await.unwrap();
-        let login = found.register(username, &PASSWORD.into(), None, None).await.unwrap();
-        let protection = Protection::Passphrase { passphrase: PASSPHRASE.into(), remember: false };
+        let found = Server::probe(url, Settings::default()).await.unwrap();
+        let login = found.register(username, &self.secret("password"), None, None).await.unwrap();
+        let protection = Protection::Passphrase { passphrase: self.secret("passphrase"), remember: false };
         let mut begun = found.begin(&profile, login, protection).await.unwrap();
         setup::settle(&mut begun.events).await.unwrap();
         online(&mut begun.events).await;
@@ -171,7 +179,8 @@ impl Home {
     pub async fn open(&self) -> (Client, Events) {
         let profile = self.profile();
         let place = profile.clone();
-        let key = tokio::task::spawn_blocking(move || unlock::unlock(&place, &PASSPHRASE.into(), false)).await.unwrap().unwrap();
+        let passphrase = self.secret("passphrase");
+        let key = tokio::task::spawn_blocking(move || unlock::unlock(&place, &passphrase, false)).await.unwrap().unwrap();
         let (client, mut events) = Client::open(&profile, key, Settings::default()).await.unwrap();
         setup::settle(&mut events).await.unwrap();
         (client, events)
@@ -250,8 +259,21 @@ pub struct Two {
 impl Two {
     pub async fn new() -> Self {
         let server = TestServer::start().await;
-        let (alice, bob) = (Home::new(), Home::new());
-        let (client, mut events) = alice.begin(&server, "alice").await;
+        let meeting = Meeting::at(&server.url(""), Home::new(), Home::new()).await;
+        Self { server, alice: meeting.alice, bob: meeting.bob, ops: meeting.ops }
+    }
+}
+
+/// The same two at any server.
+pub struct Meeting {
+    pub alice: Home,
+    pub bob: Home,
+    pub ops: ChannelId,
+}
+
+impl Meeting {
+    pub async fn at(url: &str, alice: Home, bob: Home) -> Self {
+        let (client, mut events) = alice.begin(url, "alice").await;
         let name = |name: &str| name.to_owned();
         let create = Command::CreateCommunity { name: name("acme"), description: None };
         let community = ok(ask(&client, &mut events, create).await, |answer| match answer {
@@ -273,7 +295,7 @@ impl Two {
             Answer::Invite(invite) => Some(invite.link),
             _ => None,
         });
-        let (other, mut others) = bob.begin(&server, "bob").await;
+        let (other, mut others) = bob.begin(url, "bob").await;
         let join = Command::Join { link: chat::client::command::InviteText(link) };
         ok(ask(&other, &mut others, join).await, |answer| matches!(answer, Answer::Community(_)).then_some(()));
         // Alice has to know of Bob before she writes.
@@ -284,6 +306,6 @@ impl Two {
         until(&mut events, wanted).await;
         client.close().await;
         other.close().await;
-        Self { server, alice, bob, ops }
+        Self { alice, bob, ops }
     }
 }

@@ -159,7 +159,7 @@ impl Serve {
         self.folder.path().join("data")
     }
 
-    fn log_file(&self) -> PathBuf {
+    pub fn log_file(&self) -> PathBuf {
         self.folder.path().join("log")
     }
 

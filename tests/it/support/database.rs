@@ -55,7 +55,8 @@ impl TestDatabase {
         rows.collect()
     }
 
-    async fn client(&self) -> tokio_postgres::Client {
+    /// A connection of the test's own.
+    pub async fn client(&self) -> tokio_postgres::Client {
         let (client, connection) = tokio_postgres::connect(&self.url, tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
         client

@@ -4,6 +4,7 @@ pub mod api;
 pub mod binary;
 pub mod checker;
 pub mod database;
+pub mod fake;
 pub mod live;
 pub mod pty;
 pub mod server;

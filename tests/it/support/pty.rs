@@ -118,7 +118,12 @@ impl Term {
 
     /// The same at its first start or with a passphrase: nothing but the keyboard answers its questions.
     pub fn tui_by_keyboard(home: &Home, arguments: &[&str], columns: u16, rows: u16) -> Self {
-        let mut command = command(home, &[&[BINARY, "tui"], arguments].concat());
+        Self::by_keyboard(home, &[&[BINARY, "tui"], arguments].concat(), columns, rows)
+    }
+
+    /// Any program in the environment of a home, without the files that hold the answers.
+    pub fn by_keyboard(home: &Home, arguments: &[&str], columns: u16, rows: u16) -> Self {
+        let mut command = command(home, arguments);
         command.env_remove("CHAT_PASSPHRASE_FILE");
         command.env_remove("CHAT_PASSWORD_FILE");
         Self::spawn(command, columns, rows)
