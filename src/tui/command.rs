@@ -118,7 +118,7 @@ commands! {
     // Trust.
     Safety "safety" <"name"> "safety numbers of the person you write with, to compare";
     Trust "trust" "decide about a changed identity key";
-    Verify "verify" "say that the safety numbers are the same";
+    Verify "verify" <"code"> "say that the safety numbers are the same";
     Unverify "unverify" "take that back";
     Devices "devices" "your devices";
 

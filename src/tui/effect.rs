@@ -48,6 +48,15 @@ pub enum Protect {
     Keyring,
 }
 
+impl fmt::Debug for Protect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Passphrase { .. } => "Passphrase",
+            Self::Keyring => "Keyring",
+        })
+    }
+}
+
 impl fmt::Debug for Setup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -264,7 +264,13 @@ impl App {
 
     fn toggle_thread(&mut self) {
         if self.chat.thread.is_none() {
-            self.open_target_thread();
+            // While writing nothing is selected: the newest thread is meant, if there is one.
+            let items = self.chat.main.iter().flat_map(|main| main.timeline.items.iter().rev());
+            let newest = items.filter(|item| item.thread.is_some_and(|thread| thread.replies > 0)).map(|item| item.key).next();
+            match newest.filter(|_| !matches!(self.focus(), Focus::History(_))) {
+                Some(root) => self.open_thread(root),
+                None => self.open_target_thread(),
+            }
             return;
         }
         if matches!(self.chat.focus, Focus::Composer(Pane::Thread) | Focus::History(Pane::Thread)) {

@@ -85,6 +85,8 @@ impl App {
     fn on_tree(&mut self, tree: std::sync::Arc<Tree>) {
         self.dirty = self.world.tree != tree;
         self.world.tree = tree;
+        // What was just said, as that a community was joined, stays when its channel opens by itself.
+        let notice = self.notice.clone();
         let known = self.chat.community.is_some_and(|id| self.world.community(id).is_some());
         if !known {
             self.chat.community = self.world.tree.communities.first().map(|node| node.id);
@@ -100,6 +102,7 @@ impl App {
         {
             self.open_channel(id, None);
         }
+        self.notice = self.notice.take().or(notice);
     }
 
     /// Where to begin: what is unread, else what was used last.

@@ -106,7 +106,22 @@ impl App {
             Some(input) => input.type_char(c),
             None => return,
         }
+        if c == ':' && self.overlays.is_empty() && self.setup.is_none() {
+            self.finish_emoji();
+        }
         self.input_changed();
+    }
+
+    /// `:rocket:` becomes the emoji when its last colon is typed; undo brings the word back.
+    fn finish_emoji(&mut self) {
+        let Some(composer) = self.composer() else { return };
+        let before = composer.input.before_cursor();
+        let word = before.rfind(char::is_whitespace).map_or(before, |at| before[at..].trim_start());
+        let name = word.strip_prefix(':').and_then(|word| word.strip_suffix(':')).filter(|name| name.len() >= 2);
+        if let Some(emoji) = name.and_then(emojis::get_by_shortcode) {
+            let (start, end) = (before.len() - word.len(), before.len());
+            composer.input.replace(start..end, emoji.as_str());
+        }
     }
 
     pub(in crate::tui) fn paste(&mut self, text: &str) -> bool {

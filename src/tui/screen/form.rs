@@ -157,7 +157,7 @@ impl Form {
                 vec![
                     Field::text("name", name_help).with(arg),
                     Field::text("topic", "what it is about; may be empty"),
-                    Field::text("group", "the group that it stands in").with("general"),
+                    Field::text("group", "the group that it stands in; empty: general"),
                 ],
             ),
             FormKind::Invite(id) => (

@@ -73,7 +73,12 @@ impl Page {
             Kind::Details(_) => ("message".to_owned(), "Esc close"),
         };
         let size = (u16::try_from(cells).unwrap_or(u16::MAX), height);
-        let area = popup::open(frame, screen, size, &title, keys, &app.theme);
+        let most = lines.len().saturating_sub(usize::from(screen.height.saturating_sub(2)));
+        let more = if self.scroll < most { "PgDn more  " } else { "" };
+        // What was just done is said here: the line for it lies below.
+        let done = app.notice.as_ref().filter(|notice| notice.until.is_some());
+        let keys = done.map_or(format!("{more}{keys}"), |notice| notice.text.to_string());
+        let area = popup::open(frame, screen, size, &title, &keys, &app.theme);
         let first = self.scroll.min(lines.len().saturating_sub(usize::from(area.height)));
         popup::lines(frame, area, lines.into_iter().skip(first));
     }

@@ -190,7 +190,7 @@ fn thread_head(app: &App, cells: usize) -> Line<'static> {
     });
     let room = cells.saturating_sub(5);
     let words = words.truncate(room);
-    let gap = room.saturating_sub(words.width());
+    let gap = room.saturating_sub(words.width()) + 1;
     Line::from(vec![
         Span::raw(" "),
         Span::styled(words.into_string(), theme.bold()),
@@ -430,10 +430,17 @@ fn connection_words(app: &App) -> (String, Style) {
 fn key_hints(app: &App) -> Vec<(String, String)> {
     let contexts = app.contexts();
     let wanted: &[(Action, &str)] = match app.focus() {
-        Focus::Composer(_) => &[
+        // Ctrl-K cuts what stands right of the cursor, and switches when nothing does.
+        Focus::Composer(pane) => &[
             (Action::Send, "send"),
             (Action::Newline, "newline"),
-            (Action::Switch, "switch"),
+            (
+                match app.chat.conversation(pane).is_some_and(|open| open.composer.input.has_text_right()) {
+                    true => Action::Switch,
+                    false => Action::KillOrSwitch,
+                },
+                "switch",
+            ),
             (Action::NextUnread, "next unread"),
             (Action::FocusHistory, "history"),
             (Action::Help, "help"),

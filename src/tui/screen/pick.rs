@@ -7,7 +7,7 @@ use crate::protocol::communities::Role;
 use crate::protocol::ids::{ChannelId, CommunityId, UserId};
 use crate::protocol::users::Status;
 use crate::tui::app::{App, Pending};
-use crate::tui::command::{Action, COMMANDS, spec};
+use crate::tui::command::{Action, COMMANDS, Spec, by_name, spec};
 use crate::tui::keymap::{Context, show};
 use crate::tui::markdown;
 use crate::tui::text::Clean;
@@ -77,7 +77,8 @@ impl App {
             .map(|spec| {
                 let name = spec.arg.map_or(spec.name.to_owned(), |arg| format!("{} <{arg}>", spec.name));
                 let key = self.keymap.hint(&contexts, spec.action).or_else(|| self.keymap.hint(&Context::ALL, spec.action));
-                Row::new(Clean::ours(name), Clean::ours(spec.doc), Choice::Action(spec.action)).tag(key.unwrap_or_default())
+                let label = Clean::ours(format!("{name:<23}"));
+                Row::new(label, Clean::ours(spec.doc), Choice::Action(spec.action)).tag(key.unwrap_or_default())
             })
             .collect();
         self.pick(PickKind::Palette, Picker::new("commands", rows).empty("no such command; F1 explains the keys"));
@@ -235,6 +236,13 @@ impl App {
                 Action::Close => {
                     self.overlays.pop();
                 }
+                Action::Accept if *kind == PickKind::Palette && with_argument(picker.input.text()).is_some() => {
+                    let typed = picker.input.text().to_owned();
+                    self.overlays.pop();
+                    if let Some((spec, arg)) = with_argument(&typed) {
+                        self.act(spec.action, arg);
+                    }
+                }
                 Action::Accept => {
                     let (kind, choice) = (kind.clone(), picker.choice().cloned());
                     if let Some(choice) = choice {
@@ -342,8 +350,12 @@ impl App {
     }
 
     fn open_roles(&mut self, community_id: CommunityId, user_id: UserId, name: &Clean) {
-        let rows = [Role::Member, Role::Moderator, Role::Admin]
-            .map(|role| Row::new(Clean::ours(role_words(role)), Clean::default(), Choice::Role(role)));
+        let members = self.chat.channel_id().map_or(&[][..], |id| self.world.members(id));
+        let now = members.iter().find(|member| member.user_id == user_id).map(|member| member.role);
+        let rows = [Role::Member, Role::Moderator, Role::Admin].map(|role| {
+            let detail = if now == Some(role) { "as it is now" } else { "" };
+            Row::new(Clean::ours(role_words(role)), Clean::ours(detail), Choice::Role(role))
+        });
         self.pick(PickKind::Role { community_id, user_id }, Picker::new(format!("role of {name}"), rows.into()));
     }
 
@@ -361,6 +373,10 @@ impl App {
         if let Some(Overlay::Pick(kind, picker)) = self.overlays.last_mut() {
             match kind {
                 PickKind::People { due: at } | PickKind::Search { due: at } => *at = Some(due),
+                PickKind::Palette => match with_argument(picker.input.text()) {
+                    Some((spec, _)) => picker.filter_by(spec.name),
+                    None => picker.filter(),
+                },
                 _ => picker.filter(),
             }
         }
@@ -449,6 +465,13 @@ impl App {
             _ => self.problem(problem),
         }
     }
+}
+
+/// A command that takes an argument, with the one that was typed behind its name.
+fn with_argument(typed: &str) -> Option<(&'static Spec, &str)> {
+    let (name, arg) = typed.trim_start().split_once(char::is_whitespace)?;
+    let spec = by_name(name.trim_start_matches([':', '/'])).filter(|spec| spec.arg.is_some())?;
+    Some((spec, arg.trim()))
 }
 
 pub(super) const fn trust_words(trust: Trust) -> Option<&'static str> {

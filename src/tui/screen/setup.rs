@@ -29,6 +29,8 @@ pub struct SetupScreen {
     keyring: bool,
     server: Option<Server>,
     account: Option<Account>,
+    /// Chosen already: a refused name is not a reason to ask again.
+    protection: Option<Protect>,
     /// Still to be shown.
     codes: VecDeque<(&'static str, SecretText)>,
     /// Being shown.
@@ -74,6 +76,7 @@ impl SetupScreen {
             keyring,
             server: None,
             account: None,
+            protection: None,
             codes: VecDeque::new(),
             code: None,
         };
@@ -95,6 +98,7 @@ impl SetupScreen {
             keyring: false,
             server: None,
             account: None,
+            protection: None,
             codes: VecDeque::new(),
             code: None,
         }
@@ -120,6 +124,7 @@ impl SetupScreen {
             Registration::Invite => &["This server lets people register who have an invite code."],
             Registration::Closed => &["This server registers nobody; log in with the account that its owner made for you."],
         };
+        let password = old.as_ref().map_or("", |account| &account.password.0);
         let mut fields = Vec::new();
         let options =
             if may_register { ["register a new account", "log in to an account"].as_slice() } else { &["log in to an account"] };
@@ -129,15 +134,15 @@ impl SetupScreen {
             Field::text("username", format!("{} to {} characters: a-z 0-9 . _ -", limits::USERNAME_MIN, limits::USERNAME_MAX))
                 .with(old.as_ref().map_or("", |account| &account.username)),
         );
-        fields.push(Field::secret(
-            "password",
-            format!("at least {} characters; proves to the server who you are", limits::PASSWORD_MIN),
-        ));
+        fields.push(
+            Field::secret("password", format!("at least {} characters; proves to the server who you are", limits::PASSWORD_MIN))
+                .with(password),
+        );
         if may_register {
-            fields.push(Field::secret("again", "the same password; only to register"));
+            fields.push(Field::secret("again", "the same password; only to register").with(password));
         }
         if server.registration == Registration::Invite {
-            let code = old.and_then(|account| account.invite).unwrap_or_default();
+            let code = old.as_ref().and_then(|account| account.invite.clone()).unwrap_or_default();
             fields.push(Field::text("invite", "the code you were given; only to register").with(&code));
         }
         self.step = Step::Account;
@@ -272,7 +277,10 @@ impl App {
                 }
                 let invite = Some(code).filter(|code| register && !code.is_empty());
                 setup.account = Some(Account { register, username, password, invite });
-                setup.ask_protection();
+                match setup.protection.clone() {
+                    Some(protection) => self.enter(protection),
+                    None => setup.ask_protection(),
+                }
             }
             Step::Protection => {
                 let keyring = form.selected(0) == 2;
@@ -284,16 +292,7 @@ impl App {
                     return form.refuse(2, usage("the two passphrases differ".to_owned()));
                 }
                 let remember = form.selected(0) == 1;
-                let Some(account) = &setup.account else { return };
-                form.busy = true;
-                let enter = Setup::Enter {
-                    register: account.register,
-                    username: account.username.clone(),
-                    password: account.password.clone(),
-                    invite: account.invite.clone().map(SecretText),
-                    protection: if keyring { Protect::Keyring } else { Protect::Passphrase { passphrase, remember } },
-                };
-                self.emit(Effect::Setup(enter));
+                self.enter(if keyring { Protect::Keyring } else { Protect::Passphrase { passphrase, remember } });
             }
             Step::Recovery => {
                 let code = setup.code.as_ref().map(|code| code.0.to_lowercase()).unwrap_or_default();
@@ -310,6 +309,22 @@ impl App {
                 self.emit(Effect::Setup(Setup::Unlock { passphrase }));
             }
         }
+    }
+
+    /// Everything is known: makes the account or the session, and the profile.
+    fn enter(&mut self, protection: Protect) {
+        let Some(setup) = &mut self.setup else { return };
+        let Some(account) = &setup.account else { return };
+        setup.form.busy = true;
+        setup.protection = Some(protection.clone());
+        let enter = Setup::Enter {
+            register: account.register,
+            username: account.username.clone(),
+            password: account.password.clone(),
+            invite: account.invite.clone().map(SecretText),
+            protection,
+        };
+        self.emit(Effect::Setup(enter));
     }
 
     fn next_code(&mut self) {
@@ -335,11 +350,24 @@ impl App {
                 self.next_code();
             }
             Err(problem) => {
-                // A refused name or password is changed one step back.
-                if setup.step == Step::Protection
-                    && matches!(problem.kind, ProblemKind::Auth | ProblemKind::Permission | ProblemKind::Usage)
-                {
-                    setup.ask_account();
+                let entering = matches!(setup.step, Step::Account | Step::Protection);
+                match problem.kind {
+                    // A refused name, password or code is changed where it was typed; what was not refused stays.
+                    ProblemKind::Auth | ProblemKind::Permission | ProblemKind::Usage if entering => {
+                        let about_password = problem.text.raw().contains("password");
+                        if let Some(account) = setup.account.as_mut().filter(|_| about_password) {
+                            account.password = SecretText(String::new());
+                        }
+                        setup.ask_account();
+                        setup.form.focus = if about_password { 2 } else { 1 };
+                    }
+                    ProblemKind::Network | ProblemKind::RateLimited => {}
+                    // The machine refused, not the server.
+                    _ if setup.step == Step::Account => {
+                        setup.protection = None;
+                        setup.ask_protection();
+                    }
+                    _ => {}
                 }
                 if let Some(field) = setup.form.fields.iter_mut().find(|_| setup.step == Step::Unlock) {
                     *field = Field::secret("passphrase", "the one you chose for this machine, or the recovery code");

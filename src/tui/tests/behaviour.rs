@@ -118,6 +118,33 @@ fn a_new_key_is_accepted_only_after_a_question() {
 }
 
 #[test]
+fn a_command_takes_its_argument_from_the_palette() {
+    let mut driven = deploys(100, 30);
+    driven.keys("f9 'topic now and then'");
+    assert!(driven.text().contains("▌ topic <text>"), "{}", driven.text());
+    driven.keys("enter");
+    let topic = Command::SetTopic { channel_id: channel_id(DEPLOYS), topic: "now and then".to_owned() };
+    assert_eq!(driven.asked().map(|(_, command)| command), Some(topic));
+    driven.keys("f9 'mark all' enter");
+    assert!(driven.text().contains("Mark every channel as read?"), "words that are no command still find one");
+}
+
+#[test]
+fn a_named_emoji_is_complete_with_its_last_colon() {
+    let mut driven = deploys(100, 30);
+    driven.keys("'ship it :rocket: std::io::x: :nonsense:'");
+    assert_eq!(composer(&driven), "ship it 🚀 std::io::x: :nonsense:");
+}
+
+#[test]
+fn f3_opens_the_newest_thread() {
+    let mut driven = deploys(100, 30);
+    driven.keys("f3");
+    let root = driven.world.items[0].key;
+    assert_eq!(driven.app.chat.thread.as_ref().map(|thread| thread.timeline.place.thread), Some(Some(root)));
+}
+
+#[test]
 fn slash_commands_are_the_registry_and_two_slashes_are_text() {
     let mut driven = deploys(100, 30);
     driven.keys("'/nonsense here' enter");

@@ -111,8 +111,13 @@ impl<T> Picker<T> {
 
     /// Orders the rows by how well they match what is typed; without anything typed they keep their order.
     pub fn filter(&mut self) {
+        let query = self.input.text().trim().to_owned();
+        self.filter_by(&query);
+    }
+
+    /// The same by other words than what is typed.
+    pub fn filter_by(&mut self, query: &str) {
         self.selected = 0;
-        let query = self.input.text().trim();
         if query.is_empty() || self.answers {
             self.shown = (0..self.rows.len()).collect();
             return;

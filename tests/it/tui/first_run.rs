@@ -62,14 +62,12 @@ async fn the_first_run_is_done_by_keyboard_and_every_mistake_is_told() {
     term.keys("enter").sees("a passphrase has at least 8 characters");
     protect(&mut term, PASSPHRASE);
 
-    // The name is taken: back to where it is typed, with nothing made.
+    // The name is taken: back to where it is typed, with nothing made, and with everything else kept.
     term.sees("is taken");
     assert!(!home.profile().store().exists());
     fill(&mut term, "username", "ana.2");
-    fill(&mut term, "password", PASSWORD);
-    fill(&mut term, "again", PASSWORD);
+    go_to(&mut term, "again");
     term.keys("enter");
-    protect(&mut term, PASSPHRASE);
 
     let shown = term.sees("write this down");
     let code = shown.text.lines().map(str::trim).find(|line| line.len() > 20 && line.contains('-') && !line.contains(' '));
@@ -104,7 +102,10 @@ async fn a_wrong_password_is_told_and_the_right_one_logs_in() {
         fill(&mut term, "password", password);
         go_to(&mut term, "again");
         term.keys("enter");
-        protect(&mut term, PASSPHRASE);
+        if password != PASSWORD {
+            // Asked for once, whatever the server says of the password.
+            protect(&mut term, PASSPHRASE);
+        }
         term.sees(says);
     }
 }
