@@ -20,8 +20,8 @@ check: deps         ## formatting, lints, documentation, the list of duplicate d
 	.ci/duplicates
 	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed: advisories and licences not checked"; fi
 
-bench: deps         ## speed, as ratios against controls in the same run
-	$(CARGO) bench
+bench: deps         ## speed of the client, as ratios against controls in the same run; ends with a table
+	$(CARGO) bench --bench client
 
 torture: deps       ## twenty senders while the server is killed every few seconds, for a minute
 	CHAT_TORTURE_SECONDS=60 $(CARGO) test --release --test it torture -- --nocapture
