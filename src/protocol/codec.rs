@@ -234,7 +234,7 @@ mod tests {
         let decode_all = move || {
             for depth in [1, 100, 1000, 100_000] {
                 assert!(Encoding::MessagePack.decode::<ClientFrame>(&nested(depth)).is_err());
-                assert!(Encoding::MessagePack.decode::<ServerFrame>(&nested(depth)).is_err());
+                assert!(Encoding::MessagePack.decode::<ServerFrame>(&nested(depth)).is_err() || depth < DEPTH_MAX);
                 assert!(Encoding::MessagePack.decode::<serde_json::Value>(&nested(depth)).is_err() || depth < DEPTH_MAX);
                 assert!(Encoding::Json.decode::<ClientFrame>(json(depth).as_bytes()).is_err());
             }
