@@ -225,7 +225,8 @@ impl Engine {
             // While catching up the streams bring ops in order with the rows; only a log that never began, or that rows wait
             // for, is fetched then.
             let now = live || epoch.is_none() || awaited.contains(log_id);
-            if !now || feed.asked || feed.pending.contains_key(&next) || !(feed.wanted || behind) {
+            let wanted = feed.wanted || behind || awaited.contains(log_id);
+            if !now || feed.asked || feed.pending.contains_key(&next) || !wanted {
                 continue;
             }
             if feed.not_before > time {
@@ -272,9 +273,9 @@ impl Engine {
         let fruitless = match answer {
             Ok(page) => {
                 self.take_ops(cx, log_id, page)?;
-                let (after, feed) = (epoch(self), self.feed(log_id));
-                let next = after.map_or(0, |epoch| epoch + 1);
-                after == before && feed.head >= next && !feed.pending.contains_key(&next)
+                let (after, awaited) = (epoch(self), self.is_log_awaited(log_id));
+                let (next, feed) = (after.map_or(0, |epoch| epoch + 1), self.feed(log_id));
+                after == before && (feed.head >= next || awaited) && !feed.pending.contains_key(&next)
             }
             Err(failure) if failure.is_final() => true,
             Err(failure) => {

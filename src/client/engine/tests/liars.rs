@@ -420,3 +420,28 @@ fn an_op_that_a_member_made_up_does_not_take_the_place_of_the_real_one() {
     assert_eq!(world.agreed(channel, &[0, 1]), ["all is well"]);
     assert!(world.notices(1).is_empty(), "{:?}", world.notices(1));
 }
+
+#[test]
+fn rows_that_name_a_change_of_members_that_there_is_not_are_shown_after_a_while() {
+    let (mut world, _, channel) = World::shared(&["ana", "bo"]);
+    world.say(0, channel, "before");
+    world.settle();
+    world.filter = Some(Box::new(|to, frame| {
+        if to == 1
+            && let Some(row) = row_of(frame)
+            && row.log_seq.is_some()
+        {
+            row.log_seq = Some(500);
+        }
+        true
+    }));
+    world.say(0, channel, "under members of the future");
+    world.settle();
+    assert_eq!(world.texts(1, channel), ["before"]);
+    world.advance(120_000);
+    assert_eq!(world.texts(1, channel), ["before", "under members of the future"]);
+    world.filter = None;
+    world.say(0, channel, "after");
+    world.settle();
+    assert_eq!(world.agreed(channel, &[0, 1]).len(), 3);
+}
