@@ -5,10 +5,11 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::people::{Home, Two};
+use super::people::{Home, Meeting, Two};
 use super::scripts::messages;
 use crate::support::binary::Serve;
 use crate::support::fake::Fake;
+use crate::support::server::TestServer;
 
 /// Everything that an attacker would like to see on somebody's terminal.
 const NASTY: &str =
@@ -43,6 +44,48 @@ async fn escape_sequences_in_messages_and_names_never_reach_a_terminal() {
     let run = two.bob.run(&["tail", &nowhere]).await;
     assert_eq!(run.code, 3);
     has_no_escapes(&run.err);
+}
+
+#[tokio::test]
+async fn names_of_a_lying_server_never_reach_a_terminal() {
+    let server = TestServer::start().await;
+    let Meeting { alice, ops, link, .. } = Meeting::at(&server.url(""), Home::new(), Home::new()).await;
+    let carol = Home::register(&server, "carol").await;
+    // A real server refuses such names; whoever owns the database does not.
+    let sql = server.database.client().await;
+    sql.execute("UPDATE users SET display_name = $1, bio = $1, custom_status = $1", &[&NASTY]).await.unwrap();
+    sql.execute("UPDATE users SET username = username || $1 WHERE username = 'alice'", &[&NASTY]).await.unwrap();
+    sql.execute("UPDATE communities SET name = $1, description = $1, welcome_message = $1", &[&NASTY]).await.unwrap();
+    sql.execute("UPDATE groups SET name = $1", &[&NASTY]).await.unwrap();
+    sql.execute("UPDATE channels SET name = $1, topic = $1 WHERE kind <> 'dm'", &[&NASTY]).await.unwrap();
+    carol.run(&["join", &link]).await.ok();
+    alice.run(&["send", &ops.to_string(), "harmless"]).await.ok();
+    alice.run(&["send", "@carol", "harmless"]).await.ok();
+    let id = ops.to_string();
+    let commands: [&[&str]; 8] = [
+        &["channels"],
+        &["tail"],
+        &["tail", &id],
+        &["read", &id, "--keep-unread"],
+        &["search", "harmless"],
+        &["send", &id, "an answer"],
+        &["status"],
+        &["doctor"],
+    ];
+    let mut shown = String::new();
+    for arguments in commands {
+        let run = carol.run(arguments).await;
+        has_no_escapes(&run.all());
+        shown += &run.ok();
+        let run = carol.run(&[arguments, &["--json"]].concat()).await;
+        has_no_escapes(&run.all());
+        run.objects();
+    }
+    // It is there, and visible.
+    assert!(shown.contains("<U+202E>txet") && shown.contains("\u{241b}[2J"), "{shown}");
+    let channels = carol.run(&["channels", "--json"]).await.objects();
+    let ops = channels.iter().find(|channel| channel["id"] == json!(ops)).unwrap();
+    assert_eq!((&ops["community"], &ops["topic"]), (&json!(NASTY), &json!(NASTY)));
 }
 
 #[tokio::test]

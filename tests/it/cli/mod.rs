@@ -9,4 +9,5 @@ pub mod people;
 mod profiles;
 mod prompts;
 mod scripts;
+mod secrets;
 mod serve;

@@ -269,6 +269,8 @@ pub struct Meeting {
     pub alice: Home,
     pub bob: Home,
     pub ops: ChannelId,
+    /// By which Bob came, and others may.
+    pub link: String,
 }
 
 impl Meeting {
@@ -296,7 +298,7 @@ impl Meeting {
             _ => None,
         });
         let (other, mut others) = bob.begin(url, "bob").await;
-        let join = Command::Join { link: chat::client::command::InviteText(link) };
+        let join = Command::Join { link: chat::client::command::InviteText(link.clone()) };
         ok(ask(&other, &mut others, join).await, |answer| matches!(answer, Answer::Community(_)).then_some(()));
         // Alice has to know of Bob before she writes.
         let wanted = |event: &ClientEvent| match event {
@@ -306,6 +308,6 @@ impl Meeting {
         until(&mut events, wanted).await;
         client.close().await;
         other.close().await;
-        Self { alice, bob, ops }
+        Self { alice, bob, ops, link }
     }
 }
