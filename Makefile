@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh machine that has Rust and make:  make demo   ·   make test
 # Each target first installs what is missing: the PostgreSQL server (15 or newer) and the C tools for the vendored SQLCipher.
 
-.PHONY: demo serve test check bench torture deps
+.PHONY: demo serve test check bench bench-server torture deps
 CARGO ?= cargo
 
 demo: deps          ## two people talk, encrypted, through the real server
@@ -22,6 +22,10 @@ check: deps         ## formatting, lints, documentation, the list of duplicate d
 
 bench: deps         ## speed of the client, as ratios against controls in the same run; ends with a table
 	$(CARGO) bench --bench client
+
+bench-server: deps  ## the server under load beside pgbench and a bare fan-out, as ratios (docs/BENCHMARKS.md)
+	$(CARGO) build --release --bin chat --example control
+	$${CARGO_TARGET_DIR:-target}/release/chat load --control $${CARGO_TARGET_DIR:-target}/release/examples/control
 
 torture: deps       ## twenty senders while the server is killed every few seconds, for a minute
 	CHAT_TORTURE_SECONDS=60 $(CARGO) test --release --test it torture -- --nocapture
