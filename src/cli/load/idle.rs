@@ -23,16 +23,16 @@ pub struct Idle {
     pub opened_per_s: f64,
 }
 
-/// Connects every member of a room and waits.
+/// Connects every member of these rooms and waits.
 ///
 /// # Errors
 /// When somebody cannot connect.
-pub async fn idle(target: Target<'_>, server: u32, people: &People, room: &Room) -> Result<Idle, Problem> {
+pub async fn idle(target: Target<'_>, server: u32, people: &People, rooms: &[Room]) -> Result<Idle, Problem> {
     let before = Usage::of(Who::One(server))?;
     let begun = Instant::now();
-    let members = people.members(room).iter();
+    let members = rooms.iter().flat_map(|room| people.members(room).iter().map(move |account| (room, account)));
     let seats: Vec<Seat> =
-        stream::iter(members.map(|account| Seat::connect(target, account, room))).buffered(OPENING).try_collect().await?;
+        stream::iter(members.map(|(room, account)| Seat::connect(target, account, room))).buffered(OPENING).try_collect().await?;
     let opened_per_s = seats.len() as f64 / begun.elapsed().as_secs_f64();
     tokio::time::sleep(SETTLE).await;
     let after = Usage::of(Who::One(server))?;

@@ -32,7 +32,7 @@ use crate::protocol::codec::Encoding;
 
 use control::{Controls, Keeps};
 use measure::{Usage, Who};
-use people::{People, Plan};
+use people::{People, Plan, Room};
 use report::{BARE, COMMIT, PGBENCH, Report, SERVER};
 use rooms::{Pace, Processes, Talk, Talked};
 use wire::Target;
@@ -68,7 +68,7 @@ enum Workload {
     W2,
     /// One channel of 50, all of them write
     Senders,
-    /// One row to 5,000 who are online
+    /// One row to 1,000 who are online: a community holds no more
     Fan,
     /// Memory of 2,000 idle connections
     W3,
@@ -82,8 +82,10 @@ enum Workload {
     Storm,
 }
 
-const CROWD: usize = 2000;
-const FAN: usize = 5000;
+/// As many as a community holds (TC/1 11).
+const FAN: usize = 1000;
+/// The rooms of the 2,000, each as big.
+const CROWDS: [&str; 2] = ["crowd1", "crowd2"];
 const MISSED: u64 = 50;
 const BIG: u64 = 100_000;
 const SMALL: u64 = 100;
@@ -187,17 +189,21 @@ async fn measure_all(args: &LoadArgs, globals: &Globals, dir: &Path) -> Result<(
 fn plan(chosen: &[Workload]) -> Plan {
     let mut plan = Plan::new();
     let mut room = |name: &str, members: usize| plan.push((name.to_owned(), 0, members));
+    let mut crowds = false;
     for workload in chosen {
         match workload {
             Workload::W1 => room("w10", 50),
             Workload::Senders => room("senders", 50),
             Workload::Fan => room("fan", FAN),
-            Workload::W3 | Workload::Storm => room("crowd", CROWD),
+            Workload::W3 | Workload::Storm => crowds = true,
             Workload::W4 => ["big", "small"].iter().for_each(|name| room(name, 2)),
             // Accounts to log in with.
             Workload::W6 => room("logins", 8),
             Workload::W2 | Workload::W5 => {}
         }
+    }
+    if crowds {
+        plan.extend(CROWDS.iter().enumerate().map(|(n, name)| ((*name).to_owned(), n * FAN, FAN)));
     }
     if chosen.contains(&Workload::W2) {
         plan.extend((0..20).map(|n| (format!("w2{n}"), n * 10, 10)));
@@ -286,6 +292,10 @@ impl Bench {
         }
     }
 
+    fn crowds(&self) -> Result<Vec<Room>, Problem> {
+        CROWDS.iter().map(|name| self.people.room(name).cloned()).collect()
+    }
+
     async fn pgbench(&mut self, name: &str, clients: u32) -> Result<(), Problem> {
         let Some(controls) = &self.controls else { return Ok(()) };
         let rows = controls.pgbench(clients, self.seconds).await?;
@@ -297,8 +307,8 @@ impl Bench {
         // Memory that an earlier load left behind would hide what connections take.
         self.server.stop().await;
         self.server.restart().await?;
-        let room = self.people.room("crowd")?.clone();
-        let idle = idle::idle(Target::Server(&self.net), self.server.pid(), &self.people, &room).await?;
+        let rooms = self.crowds()?;
+        let idle = idle::idle(Target::Server(&self.net), self.server.pid(), &self.people, &rooms).await?;
         self.report.add("w3", SERVER, "per connection", "KiB", idle.kib);
         self.report.add("w3", SERVER, "opened", "/s", idle.opened_per_s);
         Ok(())
@@ -343,10 +353,13 @@ impl Bench {
     }
 
     async fn storm(&mut self) -> Result<(), Problem> {
-        let room = self.people.room("crowd")?.clone();
-        let before = rooms::fill(&self.net, &self.people, &room, 0).await?;
-        rooms::fill(&self.net, &self.people, &room, before + MISSED).await?;
-        let back = storm::storm(&self.net, &self.people, &room, before, MISSED).await?;
+        let mut away = Vec::new();
+        for room in self.crowds()? {
+            let before = rooms::fill(&self.net, &self.people, &room, 0).await?;
+            rooms::fill(&self.net, &self.people, &room, before + MISSED).await?;
+            away.push((room, before));
+        }
+        let back = storm::storm(&self.net, &self.people, &away, MISSED).await?;
         self.report.add("storm", SERVER, "back p50", "ms", back.percentile(0.5));
         self.report.add("storm", SERVER, "back p99", "ms", back.percentile(0.99));
         self.report.add("storm", SERVER, "all back", "ms", back.max());
@@ -370,6 +383,8 @@ fn settings() -> Vec<(&'static str, String)> {
     .map(|key| (key, "1000000".to_owned()))
     .collect();
     settings.push(("LIMITS__CONNECTIONS_PER_USER", "1000".to_owned()));
+    // The cluster admits ten more connections than the pool holds: enough for the 32 of pgbench.
+    settings.push(("DATABASE__POOL_SIZE", "40".to_owned()));
     settings.push(("AUTH__ACCESS_TOKEN_S", "86400".to_owned()));
     settings.push(("LOG__LEVEL", "warn".to_owned()));
     settings

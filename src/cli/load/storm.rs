@@ -17,20 +17,22 @@ use super::failed;
 use super::measure::Latencies;
 use super::people::{Account, People, Room};
 
-/// All members of a room connect at the same moment and fetch what follows `cursor`, which must be `missed` rows. Answers how
-/// long it took from the first attempt until a client was live and had what it missed.
+/// All members of these rooms connect at the same moment and fetch what follows their room's cursor, which must be `missed` rows.
+/// Answers how long it took from the first attempt until a client was live and had what it missed.
 ///
 /// # Errors
 /// When somebody cannot connect, or gets something else than what was missed.
-pub async fn storm(net: &Arc<Net>, people: &People, room: &Room, cursor: u64, missed: u64) -> Result<Latencies, Problem> {
+pub async fn storm(net: &Arc<Net>, people: &People, rooms: &[(Room, u64)], missed: u64) -> Result<Latencies, Problem> {
     let begun = Instant::now();
     let mut clients = JoinSet::new();
-    for account in people.members(room) {
-        let (net, account, stream) = (Arc::clone(net), account.clone(), room.channel_id.into());
-        clients.spawn(async move {
-            let socket = come_back(&net, &account, stream, cursor, missed).await?;
-            Ok::<_, Problem>((socket, begun.elapsed()))
-        });
+    for (room, cursor) in rooms {
+        for account in people.members(room) {
+            let (net, account, stream, cursor) = (Arc::clone(net), account.clone(), room.channel_id.into(), *cursor);
+            clients.spawn(async move {
+                let socket = come_back(&net, &account, stream, cursor, missed).await?;
+                Ok::<_, Problem>((socket, begun.elapsed()))
+            });
+        }
     }
     let mut back = Latencies::default();
     // Nobody leaves before everybody is back.
