@@ -535,7 +535,7 @@ impl Engine {
 
     // --- Joining ---
 
-    /// HOST[:PORT] of the server, as it stands in links.
+    /// `HOST[:PORT]` of the server, as it stands in links.
     fn server_host(&self) -> &str {
         let server = self.me.as_ref().map(|me| me.server.as_str()).unwrap_or_default();
         server.split_once("://").map_or(server, |(_, host)| host).trim_end_matches('/')

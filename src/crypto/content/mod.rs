@@ -1,5 +1,5 @@
 //! Content (TC/1 section 9): what a frame says once it is open. [`Content::from_bytes`] and [`Content::to_bytes`] are the only ways
-//! in and out, so a value of this type from outside has right lengths and bounds; [`accept`] decides whether the channel or
+//! in and out, so a value of this type from outside has right lengths and bounds; [`accept()`] decides whether the channel or
 //! session it came by may carry it. Knows no keys, no store and no clock.
 
 mod accept;
