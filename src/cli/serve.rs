@@ -3,7 +3,6 @@
 use std::io::{self, IsTerminal as _, Write};
 
 use clap::Args;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -63,28 +62,14 @@ pub fn run(args: ServeArgs, globals: &Globals) -> Result<(), Problem> {
     result
 }
 
-/// Every connection is an open file, and the usual limit is 1,024.
-fn raise_open_files(connections: u64) {
-    // Beside the connections: the database's, listeners, logs.
-    let wanted = connections.saturating_add(256);
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= wanted) {
-        return;
-    }
-    let possible = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(possible), maximum: limit.maximum });
-    if raised.is_err() || possible < wanted {
-        let allowed = getrlimit(Resource::Nofile).current.unwrap_or(possible);
-        tracing::warn!(
-            allowed,
-            wanted,
-            "fewer files may be open than server.limits.connections needs: raise the limit (LimitNOFILE)"
-        );
-    }
-}
+/// Beside the connections: the database's, listeners, logs.
+const OTHER_FILES: u64 = 256;
 
 async fn serve(config: Config) -> Result<(), Problem> {
-    raise_open_files(u64::from(config.server.limits.connections));
+    let wanted = u64::from(config.server.limits.connections).saturating_add(OTHER_FILES);
+    if let Some(allowed) = super::raise_open_files().filter(|allowed| *allowed < wanted) {
+        tracing::warn!(allowed, wanted, "fewer files may be open than server.limits.connections needs: raise LimitNOFILE");
+    }
     let shutdown = shutdown_signal()?;
     // The port first: it is the quickest to fail.
     let listener = listen(&config.server.listen).await?;

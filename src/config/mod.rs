@@ -91,11 +91,11 @@ pub struct LimitsConfig {
     /// Frames of one WebSocket in a second, and how many may come at once.
     pub frames_per_s: u32,
     pub frames_burst: u32,
-    /// Connections of all clients.
+    /// Connections of all clients, WebSockets among them.
     pub connections: u32,
     /// WebSockets of one user.
     pub connections_per_user: u32,
-    /// WebSockets of one address.
+    /// WebSockets of one address; of connections of every kind it may have four times as many.
     pub connections_per_address: u32,
     /// Bytes of one file, and of all files of a user.
     pub file: u64,

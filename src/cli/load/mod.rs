@@ -94,7 +94,7 @@ const PAGES: usize = 500;
 /// # Errors
 /// When something cannot be measured, or the checker found a fault.
 pub fn run(args: LoadArgs, globals: &Globals) -> Result<(), Stop> {
-    raise_open_files();
+    super::raise_open_files();
     let stage = Stage::new(args.data_dir.clone())?;
     // One thread: the generator must leave the machine to what it measures.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -399,15 +399,6 @@ fn postgres(server: &Server) -> Result<(u32, PathBuf), Problem> {
     pid.zip(lines.nth(3))
         .map(|(pid, dir)| (pid, dir.into()))
         .ok_or_else(|| failed(format!("{} is not understood", path.display())))
-}
-
-/// Each participant is an open file, here and in the server, which inherits the limit.
-fn raise_open_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
-        tracing::warn!(%error, "the limit of open files stays as it is");
-    }
 }
 
 fn failed(text: impl Into<String>) -> Problem {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::client::model::{Mark, Problem, ProblemKind, Reason};
+use crate::client::model::{Mark, Problem, ProblemKind};
 use crate::client::store::{Store, StoreError, Table};
 use crate::crypto::Error;
 use crate::crypto::contact::Sending;
@@ -15,7 +15,6 @@ use crate::protocol::messages::{Row, Send};
 
 use super::db::{Db, addr_key, addr_of, damaged, key, unpack};
 use super::held::{HeldFrame, channel_key};
-use super::lines::LineBody;
 use super::membership::LogStatus;
 use super::outbox::{RowSend, Sealed};
 use super::receive::{Incoming, Outcome};
@@ -481,16 +480,8 @@ impl Engine {
             row: Some((row.channel_id, RowFacts::of(&row))),
             log_seq: row.log_seq,
         };
-        match self.open_channel(cx, &incoming)? {
-            Outcome::Done => Ok(()),
-            Outcome::Refused(mark) => self.put_placeholder(cx, &row, LineBody::Waiting(Reason::Refused), mark),
-            Outcome::Unsupported => self.put_placeholder(cx, &row, LineBody::NewerClient(Vec::new()), None),
-            Outcome::BeforeJoin => self.put_placeholder(cx, &row, LineBody::BeforeJoin, None),
-            Outcome::Hold(why) => {
-                self.put_placeholder(cx, &row, LineBody::Waiting(why.reason()), None)?;
-                self.hold(cx, *row.channel_id.as_bytes(), incoming, why)
-            }
-        }
+        let outcome = self.open_channel(cx, &incoming)?;
+        self.settle(cx, &row, incoming, outcome, *row.channel_id.as_bytes())
     }
 
     /// Opens a channel frame and lets its content take effect; or says what to do with it.

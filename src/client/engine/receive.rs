@@ -91,14 +91,27 @@ impl Engine {
             row: Some((row.channel_id, RowFacts::of(&row))),
             log_seq: None,
         };
-        match self.open_dm(cx, &incoming)? {
+        let outcome = self.open_dm(cx, &incoming)?;
+        self.settle(cx, &row, incoming, outcome, user_id.0.into_bytes())
+    }
+
+    /// What a row shows after its frame was opened, and whether the frame is kept for later.
+    pub(super) fn settle(
+        &mut self,
+        cx: &mut Cx<'_>,
+        row: &Row,
+        incoming: Incoming,
+        outcome: Outcome,
+        waits_for: [u8; 16],
+    ) -> Result<(), StoreError> {
+        match outcome {
             Outcome::Done => Ok(()),
-            Outcome::Refused(mark) => self.put_placeholder(cx, &row, LineBody::Waiting(Reason::Refused), mark),
-            Outcome::Unsupported => self.put_placeholder(cx, &row, LineBody::NewerClient(Vec::new()), None),
-            Outcome::BeforeJoin => self.put_placeholder(cx, &row, LineBody::BeforeJoin, None),
+            Outcome::Refused(mark) => self.put_placeholder(cx, row, LineBody::Waiting(Reason::Refused), mark),
+            Outcome::Unsupported => self.put_placeholder(cx, row, LineBody::NewerClient(Vec::new()), None),
+            Outcome::BeforeJoin => self.put_placeholder(cx, row, LineBody::BeforeJoin, None),
             Outcome::Hold(why) => {
-                self.put_placeholder(cx, &row, LineBody::Waiting(why.reason()), None)?;
-                self.hold(cx, user_id.0.into_bytes(), incoming, why)
+                self.put_placeholder(cx, row, LineBody::Waiting(why.reason()), None)?;
+                self.hold(cx, waits_for, incoming, why)
             }
         }
     }
