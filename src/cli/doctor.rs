@@ -30,7 +30,7 @@ pub struct DoctorArgs {
     server: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Ok,
     Warning,

@@ -91,7 +91,12 @@ fn space(root: &Path) -> Finding {
     let Ok(found) = statvfs(place) else {
         return Finding::warning(check, format!("cannot ask for it at {}", place.display()), "Look with `df`.");
     };
-    let free = found.f_bavail.saturating_mul(found.f_frsize);
+    enough(found.f_bavail.saturating_mul(found.f_frsize), place)
+}
+
+/// What `free` bytes mean for a server with its data at `place`.
+fn enough(free: u64, place: &Path) -> Finding {
+    let check = "disk space";
     let text = format!("{} MiB free at {}", free >> 20, place.display());
     match free {
         0..SPACE_BAD => Finding::bad(check, text, "PostgreSQL stops when the disk is full. Free some space."),
@@ -231,5 +236,26 @@ fn open_files(config: &ServerConfig) -> Finding {
         ),
         Some(most) => Finding::ok(check, format!("at most {most}; {wanted} are needed")),
         None => Finding::ok(check, "unlimited"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    #[test]
+    fn a_disk_with_little_space_is_warned_of_and_a_full_one_is_bad() {
+        for (free, verdict) in [
+            (0, Verdict::Bad),
+            (SPACE_BAD - 1, Verdict::Bad),
+            (SPACE_BAD, Verdict::Warning),
+            (SPACE_LOW - 1, Verdict::Warning),
+            (SPACE_LOW, Verdict::Ok),
+        ] {
+            let finding = enough(free, Path::new("/data"));
+            assert_eq!((finding.verdict, finding.hint.is_empty()), (verdict, verdict == Verdict::Ok), "{free}");
+            assert_eq!(finding.text, format!("{} MiB free at /data", free >> 20));
+        }
     }
 }

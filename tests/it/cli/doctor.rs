@@ -28,9 +28,11 @@ async fn a_server_that_can_start_gets_no_complaint_and_nothing_is_made() {
     let (home, folder) = (Home::new(), open_folder());
     let (data, listen) = (folder.path().join("data"), format!("127.0.0.1:{}", free_port()));
     let run = look(&home, &config(&listen, &data, "")).await;
-    for line in ["configuration: readable", "data directory: ", "disk space: ", "PostgreSQL: version ", "secret: ", "port: "] {
+    for line in ["configuration: readable", "data directory: ", "PostgreSQL: version ", "secret: ", "port: "] {
         said(&run, &format!("ok      {line}"));
     }
+    // How full the disk is, is the machine's affair: only that it was looked at belongs here.
+    assert!(run.out.contains(" disk space: "), "{run:?}");
     assert!(run.out.contains("will be made at the first start") && run.out.contains(&format!("{listen} is free")), "{run:?}");
     run.ok();
     assert!(!data.exists());
