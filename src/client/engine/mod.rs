@@ -4,7 +4,7 @@
 //! through [`Store`] and writes only by returning [`Changes`](super::store::Changes), which the driver saves before it
 //! performs the rest. Start with [`io`], then [`Engine::handle`]; each concern has its file:
 //!
-//! `keys` this device · `sync`, `snapshot` and `events` streams in step · `outbox` and `unsent` what waits · `contacts` and `gossip` whom we know
+//! `keys` this device · `sync`, `snapshot` and `events` streams in step · `outbox`, `turns` and `unsent` what waits · `contacts` and `gossip` whom we know
 //! by which keys ·
 //! `sessions`, `receive` and `held` frames of devices · `membership` who belongs where · `groups` channel keys · `timeline` and `lines` what was
 //! said · `places` and `tree` what the server shows · `commands`, `errands` and `ops` what the user asks for.
@@ -41,6 +41,7 @@ mod timeline;
 mod tree;
 mod unsent;
 
+mod turns;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -79,7 +80,7 @@ pub struct Engine {
     bundles_asked: BTreeSet<UserId>,
     bundles_wanted: BTreeMap<UserId, Vec<DeviceId>>,
     prekeys_asked: bool,
-    outbox: outbox::Outbox,
+    outbox: turns::Turns,
     sync: sync::Sync,
     http: http::Http,
     waiting: Vec<Waiting>,

@@ -1,7 +1,7 @@
 //! What waits for the server (`protocol.md` 4.2, 9.8 to 9.13): saved before it is sent, resent byte for byte, in the order
 //! of writing within a channel, until the server has it or refuses it for good; then the text is kept.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,12 +18,13 @@ use super::http::{self, Body as Answer, Failure, Question};
 use super::io::Method;
 use super::lines::Line;
 use super::timeline::{Origin, RowFacts};
+use super::turns::{Head, Turns};
 use super::{Cx, Engine};
 
 /// Entries of one profile that wait.
 pub(super) const OUTBOX_MAX: usize = 5_000;
 /// Frames under way at once.
-const IN_FLIGHT_MAX: usize = 8;
+const UNDER_WAY_MAX: usize = 8;
 /// Ciphertext bytes beyond which an entry goes over HTTP: a frame of 128 KiB holds them as base64.
 const SOCKET_MAX: usize = 88 * 1024;
 /// An entry that nobody answers on an open line is sent again after this time, milliseconds: the same bytes, so at most once.
@@ -80,23 +81,6 @@ pub(super) enum State {
     Failed,
 }
 
-/// What has to be known of an entry without reading it.
-#[derive(Clone, Debug)]
-struct Head {
-    lane: Option<ChannelId>,
-    gate: Option<ChannelId>,
-    id: String,
-    failed: bool,
-    in_flight: bool,
-    /// Milliseconds; 0: now. While it is in flight: when its answer is overdue.
-    not_before: u64,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Outbox {
-    heads: BTreeMap<u64, Head>,
-}
-
 /// Whether an entry could be encrypted.
 pub(super) enum Sealed {
     Now(Box<Send>),
@@ -108,61 +92,24 @@ pub(super) enum Sealed {
     Refused(String),
 }
 
-impl Outbox {
-    pub(super) fn open(db: &super::db::Db<'_>) -> Result<Self, StoreError> {
-        let mut outbox = Self::default();
-        for (order, entry) in db.load_all::<Entry>(Table::Outbox, &[], usize::MAX)? {
-            if let Ok(order) = <[u8; 8]>::try_from(order.as_slice()) {
-                outbox.heads.insert(u64::from_be_bytes(order), Head::of(&entry));
-            }
-        }
-        Ok(outbox)
-    }
-
-    /// Messages that wait.
-    pub(super) fn waiting(&self) -> usize {
-        self.heads.values().filter(|head| head.lane.is_some() && !head.failed).count()
-    }
-
-    /// Rows of channels, in the order of writing: what waits, and what was refused.
-    pub(super) fn rows(&self) -> impl Iterator<Item = u64> {
-        self.heads.iter().filter(|(_, head)| head.lane.is_some()).map(|(order, _)| *order)
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.heads.len()
-    }
-
-    pub(super) fn line_lost(&mut self) {
-        for head in self.heads.values_mut().filter(|head| head.in_flight) {
-            (head.in_flight, head.not_before) = (false, 0);
+/// What waited when the client ended.
+pub(super) fn open(db: &super::db::Db<'_>) -> Result<Turns, StoreError> {
+    let mut turns = Turns::default();
+    for (order, entry) in db.load_all::<Entry>(Table::Outbox, &[], usize::MAX)? {
+        if let Ok(order) = <[u8; 8]>::try_from(order.as_slice()) {
+            turns.put(u64::from_be_bytes(order), Head::of(&entry));
         }
     }
-
-    /// The clock was set back: nothing waits for a time that it had.
-    pub(super) fn clock_set_back(&mut self) {
-        for head in self.heads.values_mut() {
-            head.not_before = 0;
-        }
-    }
-
-    fn find(&self, id: &str) -> Option<u64> {
-        self.heads.iter().find(|(_, head)| head.id == id).map(|(order, _)| *order)
-    }
-
-    /// A channel whose keys are still on their way.
-    pub(super) fn is_gated(&self, channel_id: ChannelId) -> bool {
-        self.heads.values().any(|head| head.gate == Some(channel_id) && !head.failed)
-    }
+    Ok(turns)
 }
 
 impl Head {
     fn of(entry: &Entry) -> Self {
         let (lane, gate, id) = match &entry.what {
-            What::Row(row) => (Some(row.channel_id), None, row.id.to_string()),
-            What::Devices { batch, gate } => (None, *gate, batch.id.to_string()),
+            What::Row(row) => (Some(row.channel_id), None, row.id.0),
+            What::Devices { batch, gate } => (None, *gate, batch.id.0),
         };
-        Self { lane, gate, id, failed: matches!(entry.state, State::Failed), in_flight: false, not_before: 0 }
+        Self { lane, gate, id, failed: matches!(entry.state, State::Failed), under_way: false, not_before: 0 }
     }
 }
 
@@ -238,7 +185,7 @@ impl Engine {
 
     fn queue(&mut self, cx: &mut Cx<'_>, entry: Entry) -> Result<u64, StoreError> {
         let order = cx.db.next_number("order")?;
-        self.outbox.heads.insert(order, Head::of(&entry));
+        self.outbox.put(order, Head::of(&entry));
         self.put_entry(cx, order, &entry)?;
         self.places.dirty = true;
         Ok(order)
@@ -254,7 +201,7 @@ impl Engine {
 
     fn drop_entry(&mut self, cx: &mut Cx<'_>, order: u64) {
         cx.db.delete(Table::Outbox, order.to_be_bytes());
-        self.outbox.heads.remove(&order);
+        self.outbox.remove(order);
         self.places.dirty = true;
     }
 
@@ -264,36 +211,21 @@ impl Engine {
         if !self.is_online() {
             return Ok(());
         }
-        let now = cx.now.as_unix_ms();
-        for head in self.outbox.heads.values_mut().filter(|head| head.in_flight && head.not_before <= now) {
-            (head.in_flight, head.not_before) = (false, 0);
-        }
-        let mut in_flight = self.outbox.heads.values().filter(|head| head.in_flight).count();
-        let mut lanes = BTreeSet::new();
-        // Sealing may add device batches: the list of this pass is fixed, later ones are taken in the next round.
+        self.outbox.wake(cx.now.as_unix_ms());
+        // Sealing may add device batches, and a refusal lets the next of its channel go: they come behind, in this pass.
         let mut from = 0;
-        while let Some((&order, head)) = self.outbox.heads.range(from..).next() {
+        while let Some(order) = self.outbox.next(from).filter(|_| self.outbox.under_way() < UNDER_WAY_MAX) {
             from = order + 1;
-            if head.failed || head.lane.is_some_and(|lane| !lanes.insert(lane)) {
+            let lane = self.outbox.head(order).and_then(|head| head.lane);
+            if lane.is_some_and(|lane| self.outbox.is_gated(lane)) && !self.is_sealed(cx, order)? {
                 continue;
             }
-            if head.in_flight || head.not_before > now {
-                let at = head.not_before;
-                self.timers.outbox = Some(self.timers.outbox.map_or(at, |old: u64| old.min(at)));
-                continue;
+            match self.entry(cx, order)? {
+                Some(entry) => self.push_entry(cx, order, entry)?,
+                None => self.outbox.remove(order),
             }
-            if in_flight >= IN_FLIGHT_MAX {
-                break;
-            }
-            if head.lane.is_some_and(|lane| self.outbox.is_gated(lane)) && !self.is_sealed(cx, order)? {
-                continue;
-            }
-            let Some(entry) = self.entry(cx, order)? else {
-                self.outbox.heads.remove(&order);
-                continue;
-            };
-            in_flight += usize::from(self.push_entry(cx, order, entry)?);
         }
+        self.timers.outbox = self.outbox.due();
         Ok(())
     }
 
@@ -306,13 +238,13 @@ impl Engine {
         let send = match (&entry.what, &entry.state) {
             (What::Devices { batch, .. }, _) => {
                 let (batch, bytes) = (batch.clone(), batch.copies.iter().map(|copy| copy.ciphertext.len()).sum::<usize>());
-                self.in_flight(cx, order);
+                self.under_way(cx, order);
                 if bytes > SOCKET_MAX {
                     self.ask(cx, Question::Outbox(order), Method::Post, "/devices/messages", http::json(&batch));
                 } else {
                     cx.send(ClientFrame::SendDevices(batch));
                 }
-                return Ok(true);
+                return Ok(());
             }
             (What::Row(_), State::Sealed(send)) => send.clone(),
             (What::Row(row), State::Plain | State::Patch(_)) => {
@@ -332,22 +264,19 @@ impl Engine {
                         self.put_entry(cx, order, &entry)?;
                         send
                     }
-                    Sealed::Waiting => return Ok(false),
+                    Sealed::Waiting => return Ok(()),
                     Sealed::Later(wait) => {
-                        let at = cx.now.as_unix_ms();
-                        self.hold_back(order, at, wait);
-                        self.timers.outbox = Some(self.timers.outbox.map_or(at + wait, |old| old.min(at + wait)));
-                        return Ok(false);
+                        self.hold_back(order, cx.now.as_unix_ms(), wait);
+                        return Ok(());
                     }
                     Sealed::Refused(why) => {
-                        self.fail(cx, order, entry, why)?;
-                        return Ok(false);
+                        return self.fail(cx, order, entry, why);
                     }
                 }
             }
-            (What::Row(_), State::Batch | State::Failed) => return Ok(false),
+            (What::Row(_), State::Batch | State::Failed) => return Ok(()),
         };
-        self.in_flight(cx, order);
+        self.under_way(cx, order);
         let bytes = send.ciphertext.as_ref().map_or(0, crate::protocol::codec::Blob::len)
             + send.copies.iter().flatten().map(|copy| copy.ciphertext.len() + 128).sum::<usize>();
         if bytes > SOCKET_MAX {
@@ -356,15 +285,11 @@ impl Engine {
         } else {
             cx.send(ClientFrame::Send(*send));
         }
-        Ok(true)
+        Ok(())
     }
 
-    fn in_flight(&mut self, cx: &Cx<'_>, order: u64) {
-        if let Some(head) = self.outbox.heads.get_mut(&order) {
-            let overdue = cx.now.as_unix_ms().saturating_add(ANSWER_MS);
-            (head.in_flight, head.not_before) = (true, overdue);
-            self.timers.outbox = Some(self.timers.outbox.map_or(overdue, |old| old.min(overdue)));
-        }
+    fn under_way(&mut self, cx: &Cx<'_>, order: u64) {
+        self.outbox.sent(order, cx.now.as_unix_ms().saturating_add(ANSWER_MS));
     }
 
     // --- Answers ---
@@ -372,13 +297,13 @@ impl Engine {
     pub(super) fn on_sent(&mut self, cx: &mut Cx<'_>, sent: SentFrame) -> Result<(), StoreError> {
         self.timers.line_works();
         match sent {
-            SentFrame::Row(sent) => match self.outbox.find(&sent.id.to_string()) {
+            SentFrame::Row(sent) => match self.outbox.find(sent.id.0) {
                 Some(order) => self.row_committed(cx, order, &sent),
                 None => Ok(()),
             },
             SentFrame::Devices(SentDevices { id, .. }) => {
                 // Devices that are missing are gone: nobody waits for what they were to get.
-                if let Some(order) = self.outbox.find(&id.to_string()) {
+                if let Some(order) = self.outbox.find(id.0) {
                     self.drop_entry(cx, order);
                 }
                 Ok(())
@@ -411,7 +336,8 @@ impl Engine {
     }
 
     pub(super) fn on_error_frame(&mut self, cx: &mut Cx<'_>, error: ErrorFrame) -> Result<(), StoreError> {
-        let Some(order) = error.reference.as_deref().and_then(|reference| self.outbox.find(reference)) else { return Ok(()) };
+        let id = error.reference.as_deref().and_then(|reference| reference.parse().ok());
+        let Some(order) = id.and_then(|id| self.outbox.find(id)) else { return Ok(()) };
         let Some(entry) = self.entry(cx, order)? else { return Ok(()) };
         self.refused(cx, order, entry, error.code, error.message, error.details, error.retry_after_ms)
     }
@@ -458,7 +384,7 @@ impl Engine {
 
     /// An own row comes back by its stream, or the acknowledgement was lost.
     pub(super) fn own_row(&mut self, cx: &mut Cx<'_>, row: &Row) -> Result<(), StoreError> {
-        if let Some(order) = self.outbox.find(&row.id.to_string()) {
+        if let Some(order) = self.outbox.find(row.id.0) {
             let sent = Sent { id: row.id, channel_id: row.channel_id, seq: row.seq, created_at: row.created_at, duplicate: true };
             return self.row_committed(cx, order, &sent);
         }
@@ -492,9 +418,7 @@ impl Engine {
         details: Option<serde_json::Value>,
         retry_after_ms: Option<u64>,
     ) -> Result<(), StoreError> {
-        if let Some(head) = self.outbox.heads.get_mut(&order) {
-            (head.in_flight, head.not_before) = (false, 0);
-        }
+        self.outbox.hold_back(order, 0);
         // These inboxes are full. Whoever reads theirs again asks for what is missing; the others do not wait for it.
         if let (ErrorCode::RateLimited, What::Devices { batch, .. }) = (code, &mut entry.what) {
             let full =
@@ -557,17 +481,12 @@ impl Engine {
         entry.tries = entry.tries.saturating_add(1);
         let wait = after_ms.unwrap_or_else(|| pause(entry.tries)).min(24 * 3_600_000);
         self.put_entry(cx, order, &entry)?;
-        if let Some(head) = self.outbox.heads.get_mut(&order) {
-            head.in_flight = false;
-        }
         self.hold_back(order, cx.now.as_unix_ms(), wait);
         Ok(())
     }
 
     fn hold_back(&mut self, order: u64, now: u64, wait: u64) {
-        if let Some(head) = self.outbox.heads.get_mut(&order) {
-            head.not_before = if wait == 0 { 0 } else { now.saturating_add(wait) };
-        }
+        self.outbox.hold_back(order, if wait == 0 { 0 } else { now.saturating_add(wait) });
     }
 
     /// Refused for good: the text stays where it is, marked.
@@ -582,9 +501,7 @@ impl Engine {
             }
             entry.state = State::Failed;
             self.put_entry(cx, order, &entry)?;
-            if let Some(head) = self.outbox.heads.get_mut(&order) {
-                head.failed = true;
-            }
+            self.outbox.fail(order);
         } else {
             let what = match row.kind {
                 RowKind::Edit => "Your edit",
@@ -603,7 +520,7 @@ impl Engine {
 
     /// Tries a failed message again; its id stays, unless the server holds something else under it.
     pub(super) fn retry_row(&mut self, cx: &mut Cx<'_>, channel_id: ChannelId, id: MessageId) -> Result<bool, StoreError> {
-        let Some(order) = self.outbox.find(&id.to_string()) else { return Ok(false) };
+        let Some(order) = self.outbox.find(id.0) else { return Ok(false) };
         let Some(mut entry) = self.entry(cx, order)? else { return Ok(false) };
         if !matches!(entry.state, State::Failed) {
             self.hold_back(order, 0, 0);
@@ -618,14 +535,14 @@ impl Engine {
             self.put_line(cx, line)?;
         }
         self.put_entry(cx, order, &entry)?;
-        self.outbox.heads.insert(order, Head::of(&entry));
+        self.outbox.put(order, Head::of(&entry));
         self.places.dirty = true;
         Ok(true)
     }
 
     /// Forgets a message that was not sent. False when it is not in the outbox, or already under way.
     pub(super) fn discard_row(&mut self, cx: &mut Cx<'_>, channel_id: ChannelId, id: MessageId) -> Result<bool, StoreError> {
-        let Some(order) = self.outbox.find(&id.to_string()) else { return Ok(false) };
+        let Some(order) = self.outbox.find(id.0) else { return Ok(false) };
         let may = self.entry(cx, order)?.is_some_and(|entry| matches!(entry.state, State::Plain | State::Failed));
         if !may {
             return Ok(false);
@@ -637,14 +554,7 @@ impl Engine {
 
     /// Everything that waits in a conversation fails: the user did not want it sent to a changed identity.
     pub(super) fn fail_waiting(&mut self, cx: &mut Cx<'_>, channel_id: ChannelId, why: &str) -> Result<(), StoreError> {
-        let orders: Vec<u64> = self
-            .outbox
-            .heads
-            .iter()
-            .filter(|(_, head)| head.lane == Some(channel_id) && !head.failed)
-            .map(|(order, _)| *order)
-            .collect();
-        for order in orders {
+        for order in self.outbox.rows_of(channel_id) {
             if let Some(entry) = self.entry(cx, order)? {
                 self.fail(cx, order, entry, why.to_owned())?;
             }
@@ -658,15 +568,9 @@ impl Engine {
 
     /// What was encrypted for somebody's old identity is encrypted anew.
     pub(super) fn unseal_waiting(&mut self, cx: &mut Cx<'_>, channel_id: ChannelId) -> Result<(), StoreError> {
-        let orders: Vec<u64> = self
-            .outbox
-            .heads
-            .iter()
-            .filter(|(_, head)| head.lane == Some(channel_id) && !head.in_flight)
-            .map(|(order, _)| *order)
-            .collect();
-        for order in orders {
-            if let Some(mut entry) = self.entry(cx, order)?
+        for order in self.outbox.rows_of(channel_id) {
+            if self.outbox.head(order).is_some_and(|head| !head.under_way)
+                && let Some(mut entry) = self.entry(cx, order)?
                 && matches!(entry.state, State::Patch(_))
             {
                 entry.state = State::Plain;
