@@ -252,7 +252,8 @@ pub trait Store {
     /// As [`Store::get`].
     fn search(&self, query: &TextQuery) -> Result<Vec<StoredMessage>, StoreError>;
 
-    /// Writes all of it, or, on an error, nothing. When this returned, the changes survive a crash of the machine.
+    /// Writes all of it, or, on an error, nothing; within a batch, nothing of the batch either. When this returned, the changes
+    /// survive a crash of the machine.
     ///
     /// # Errors
     /// When the store cannot be written; the caller must stop, since its memory and the store differ now.

@@ -351,35 +351,22 @@ impl Store for SqliteStore {
             return Ok(());
         }
         let Self { connection, key: store_key, rng, .. } = self;
-        let mut erased = false;
-        connection.get_mut().transaction(|connection| -> Result<(), SaveError> {
-            for ((table, key), value) in changes.records {
-                let at = records::table.find((table.name(), key.as_slice()));
-                match value {
-                    Some(value) => {
-                        erased |= table.holds_keys();
-                        let sealed = store_key.seal(table.name(), &key, SCHEMA, &value, rng).map_err(|_| SaveError::Sealing)?;
-                        diesel::replace_into(records::table)
-                            .values((
-                                records::kind.eq(table.name()),
-                                records::key.eq(key.as_slice()),
-                                records::value.eq(sealed.as_slice()),
-                            ))
-                            .execute(connection)?;
-                    }
-                    None => erased |= diesel::delete(at).execute(connection)? > 0,
+        let connection = connection.get_mut();
+        if self.in_batch {
+            // No savepoint for each step: the index of words would be flushed at every one. So an error ends the whole batch.
+            match write(connection, store_key, rng, changes) {
+                Ok(erased) => self.uncheckpointed |= erased,
+                Err(error) => {
+                    self.in_batch = false;
+                    // When that fails too, closing rolls back.
+                    let _ = AnsiTransactionManager::rollback_transaction(connection);
+                    return Err(error.into());
                 }
             }
-            for ((channel_id, key), message) in changes.messages {
-                match message {
-                    Some(message) => erased |= put_message(connection, store_key, rng, &message)?,
-                    None => erased |= delete_message(connection, channel_id, key)?,
-                }
-            }
-            Ok(())
-        })?;
-        self.uncheckpointed |= erased;
-        if self.in_batch { Ok(()) } else { self.checkpoint_if_due() }
+            return Ok(());
+        }
+        self.uncheckpointed |= connection.transaction(|connection| write(connection, store_key, rng, changes))?;
+        self.checkpoint_if_due()
     }
 
     fn is_untidy(&self) -> bool {
@@ -425,6 +412,42 @@ fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), OpenErr
     Ok(())
 }
 
+/// Whether something was erased or replaced that must not stay readable.
+fn write(
+    connection: &mut SqliteConnection,
+    store_key: &StoreKey,
+    rng: &mut UnwrapErr<SysRng>,
+    changes: Changes,
+) -> Result<bool, SaveError> {
+    let mut erased = false;
+    for ((table, key), value) in changes.records {
+        match value {
+            Some(value) => {
+                erased |= table.holds_keys();
+                let sealed = store_key.seal(table.name(), &key, SCHEMA, &value, rng).map_err(|_| SaveError::Sealing)?;
+                diesel::replace_into(records::table)
+                    .values((
+                        records::kind.eq(table.name()),
+                        records::key.eq(key.as_slice()),
+                        records::value.eq(sealed.as_slice()),
+                    ))
+                    .execute(connection)?;
+            }
+            None => {
+                let at = records::table.find((table.name(), key.as_slice()));
+                erased |= diesel::delete(at).execute(connection)? > 0;
+            }
+        }
+    }
+    for ((channel_id, key), message) in changes.messages {
+        match message {
+            Some(message) => erased |= put_message(connection, store_key, rng, &message)?,
+            None => erased |= delete_message(connection, channel_id, key)?,
+        }
+    }
+    Ok(erased)
+}
+
 /// Whether words that stood there before were erased.
 fn put_message(
     connection: &mut SqliteConnection,
@@ -442,7 +465,9 @@ fn put_message(
         messages::root.eq(message.thread_root.map(root_bytes)),
         messages::body.eq(sealed.as_slice()),
     );
-    let row: i64 = diesel::insert_into(messages::table)
+    // With the words that stand there: one question less for each message.
+    let words_of_row = words::table.filter(words::rowid.eq(messages::row)).select(words::text).single_value();
+    let (row, indexed): (i64, Option<String>) = diesel::insert_into(messages::table)
         .values((
             messages::channel.eq(channel.as_slice()),
             messages::author.eq(author.as_slice()),
@@ -452,10 +477,9 @@ fn put_message(
         .on_conflict((messages::channel, messages::author, messages::id))
         .do_update()
         .set(changing)
-        .returning(messages::row)
+        .returning((messages::row, words_of_row))
         .get_result(connection)?;
     let text = message.text.as_ref().map(|text| Zeroizing::new(text.to_lowercase()));
-    let indexed: Option<String> = words::table.find(row).select(words::text).first(connection).optional()?;
     // Most changes of a message are its delivery state and reactions: its words stay.
     if indexed.as_ref() == text.as_deref() {
         return Ok(false);

@@ -222,6 +222,89 @@ fn a_batch_is_read_at_once_and_survives_only_as_a_whole() {
     assert_eq!(store.get(Table::Account, b"a").unwrap().unwrap().as_slice(), b"three");
 }
 
+/// What the database is asked for while `act` runs: how many transactions and savepoints, and statements.
+fn counted(store: &mut SqliteStore, act: impl FnOnce(&mut SqliteStore)) -> (usize, usize) {
+    use diesel::connection::{Connection as _, InstrumentationEvent};
+    let counts = std::sync::Arc::new(std::sync::Mutex::new((0, 0)));
+    let seen = counts.clone();
+    store.connection.get_mut().set_instrumentation(move |event: InstrumentationEvent<'_>| {
+        let mut seen = seen.lock().unwrap();
+        match event {
+            InstrumentationEvent::BeginTransaction { .. } => seen.0 += 1,
+            // Beginning a transaction is a statement of its own, counted above.
+            InstrumentationEvent::StartQuery { query, .. } if !query.to_string().contains("BEGIN") => seen.1 += 1,
+            _ => {}
+        }
+    });
+    act(store);
+    store.connection.get_mut().set_instrumentation(None::<fn(InstrumentationEvent<'_>)>);
+    *counts.lock().unwrap()
+}
+
+#[test]
+fn a_batch_is_one_transaction_without_savepoints() {
+    let Temporary { mut store, dir: _dir } = make();
+    let (begun, _) = counted(&mut store, |store| {
+        store.begin().unwrap();
+        for n in 0..10_u8 {
+            let mut changes = Changes::default();
+            changes.put(Table::Users, [n], [n]);
+            store.save(changes).unwrap();
+        }
+        store.commit().unwrap();
+    });
+    assert_eq!(begun, 1);
+}
+
+#[test]
+fn a_message_costs_two_statements_and_one_when_its_words_stay() {
+    let Temporary { mut store, dir: _dir } = make();
+    let message = |seq| StoredMessage {
+        channel_id: ChannelId::from_bytes([1; 16]),
+        key: MessageRef { author: UserId::from_bytes([2; 16]), id: MessageId::from_bytes([3; 16]) },
+        position: Position::row(seq),
+        thread_root: None,
+        text: Some(Zeroizing::new("Words".to_owned())),
+        value: Zeroizing::new(b"body".to_vec()),
+    };
+    store.begin().unwrap();
+    let put = |seq| {
+        move |store: &mut SqliteStore| {
+            let mut changes = Changes::default();
+            changes.put_message(message(seq));
+            store.save(changes).unwrap();
+        }
+    };
+    assert_eq!(counted(&mut store, put(1)), (0, 2));
+    assert_eq!(counted(&mut store, put(2)), (0, 1));
+    store.commit().unwrap();
+}
+
+#[test]
+fn an_error_in_a_batch_leaves_nothing_of_it() {
+    let Temporary { mut store, dir } = make();
+    let put = |store: &mut SqliteStore, value: &[u8]| {
+        let mut changes = Changes::default();
+        changes.put(Table::Users, *b"a", value);
+        changes.put(Table::Users, *b"b", value);
+        store.save(changes)
+    };
+    put(&mut store, b"before").unwrap();
+    store.begin().unwrap();
+    put(&mut store, b"one").unwrap();
+    // The second record of the step fails.
+    let trigger = "CREATE TRIGGER full BEFORE INSERT ON records WHEN NEW.key = CAST('b' AS BLOB)
+                   BEGIN SELECT RAISE(ABORT, 'the disk is full'); END;";
+    store.connection.borrow_mut().batch_execute(trigger).unwrap();
+    assert_eq!(put(&mut store, b"two"), Err(StoreError::Io("the disk is full".to_owned())));
+    assert!(store.commit().is_err());
+    drop(store);
+    let store = SqliteStore::open(&dir.path().join("store.db"), key(KEY)).unwrap();
+    for at in [b"a", b"b"] {
+        assert_eq!(store.get(Table::Users, at).unwrap().unwrap().as_slice(), b"before");
+    }
+}
+
 #[test]
 fn keys_that_stepped_forward_and_words_that_were_replaced_leave_the_log_of_writes() {
     let Temporary { mut store, dir } = make();
