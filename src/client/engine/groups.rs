@@ -26,6 +26,8 @@ use super::{Cx, Engine};
 const HELD_KEYS_MAX: u64 = 1_000;
 /// In [`Table::Account`]: how many there are.
 const HELD_KEYS: &[u8; 9] = b"held-keys";
+/// Chains of others that are kept in memory. With all their skipped keys they take some 100 KiB each at most.
+const PEER_CHAINS_MAX: usize = 256;
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
 /// Records that one pass of the daily upkeep looks at.
@@ -41,6 +43,39 @@ pub(super) struct Own {
     pub distrusted: bool,
     /// Who was given it, once that was looked up.
     pub given: Option<BTreeSet<DeviceAddr>>,
+}
+
+/// Chains of others that were used lately, so that not every row reads and parses its own again. What the store holds is the
+/// same: everything goes through here.
+#[derive(Debug, Default)]
+pub(super) struct PeerChains(BTreeMap<Vec<u8>, PeerChain>);
+
+impl PeerChains {
+    fn load(&mut self, db: &Db<'_>, at: &[u8]) -> Result<Option<&PeerChain>, StoreError> {
+        if !self.0.contains_key(at) {
+            let Some(record) = db.get(Table::PeerChains, at)? else { return Ok(None) };
+            let chain = PeerChain::from_record(&record).map_err(|error| damaged(Table::PeerChains, error))?;
+            self.keep(at.to_vec(), chain);
+        }
+        Ok(self.0.get(at))
+    }
+
+    fn put(&mut self, db: &mut Db<'_>, at: Vec<u8>, chain: PeerChain) {
+        db.put_value(Table::PeerChains, at.clone(), chain.to_record());
+        self.keep(at, chain);
+    }
+
+    fn delete(&mut self, db: &mut Db<'_>, at: Vec<u8>) {
+        self.0.remove(&at);
+        db.delete(Table::PeerChains, at);
+    }
+
+    fn keep(&mut self, at: Vec<u8>, chain: PeerChain) {
+        if self.0.len() >= PEER_CHAINS_MAX && !self.0.contains_key(&at) {
+            self.0.clear();
+        }
+        self.0.insert(at, chain);
+    }
 }
 
 pub(super) fn open(store: &dyn Store) -> Result<BTreeMap<ChannelId, Own>, StoreError> {
@@ -370,15 +405,11 @@ impl Engine {
         let Some(log_id) = self.places.state(channel_id).log else { return Ok(false) };
         let (Some(state), Some(contact)) = (self.logs.get(&log_id), self.contacts.get(&from.user_id)) else { return Ok(false) };
         let at = chain_key(channel_id, from, parsed.chain_id);
-        let known = cx
-            .db
-            .get(Table::PeerChains, &at)?
-            .map(|record| PeerChain::from_record(&record).map_err(|error| damaged(Table::PeerChains, error)))
-            .transpose()?;
+        let known = self.peer_chains.load(&cx.db, &at)?;
         let now = cx.now.as_unix_ms();
         match PeerChain::accept(skdm, to_addr(from), contact.identity(), &state.log, known.as_ref(), now) {
             Ok(Some(chain)) => {
-                cx.db.put_value(Table::PeerChains, at, chain.to_record());
+                self.peer_chains.put(&mut cx.db, at, chain);
                 self.prune_chains(cx, channel_id, from)?;
                 self.retry_held_in(cx, channel_id)?;
                 Ok(true)
@@ -426,9 +457,9 @@ impl Engine {
         for mut chain in chains {
             let at = chain_key(channel_id, from, chain.chain_id());
             if old.contains(&chain.chain_id()) {
-                cx.db.delete(Table::PeerChains, at);
+                self.peer_chains.delete(&mut cx.db, at);
             } else if chain.expire(now) {
-                cx.db.put_value(Table::PeerChains, at, chain.to_record());
+                self.peer_chains.put(&mut cx.db, at, chain);
             }
         }
         Ok(())
@@ -509,8 +540,7 @@ impl Engine {
             return Ok(Outcome::BeforeJoin);
         }
         let at = chain_key(channel_id, from, frame.chain_id);
-        let Some(record) = cx.db.get(Table::PeerChains, &at)? else { return Ok(Outcome::Hold(HeldFrame::UnknownChain)) };
-        let chain = PeerChain::from_record(&record).map_err(|error| damaged(Table::PeerChains, error))?;
+        let Some(chain) = self.peer_chains.load(&cx.db, &at)? else { return Ok(Outcome::Hold(HeldFrame::UnknownChain)) };
         let expected = chain.next();
         let left_after = state.log.left_after(from.user_id.as_bytes(), frame.epoch);
         // After an accepted change of identity another device may have the number; the log still knows the old identity.
@@ -530,12 +560,14 @@ impl Engine {
             Err(error) => return self.channel_not_opened(cx, incoming, frame.chain_id, error),
         };
         let role = state.log.role_at(from.user_id.as_bytes(), plain.epoch);
-        cx.db.put_value(Table::PeerChains, at, next.to_record());
-        if next.is_overdue(now) {
+        let overdue = next.is_overdue(now);
+        self.peer_chains.put(&mut cx.db, at, next);
+        if overdue {
             let warned = key(&[b"overdue/", channel_id.as_bytes(), &addr_key(from)]);
             if cx.db.load::<u32>(Table::Account, &warned)? != Some(frame.chain_id) {
                 cx.db.save(Table::Account, warned, &frame.chain_id)?;
                 let name = self.name_of(from.user_id);
+        let Some(chain) = self.peer_chains.load(&cx.db, &at)? else { return Ok(Outcome::Hold(HeldFrame::UnknownChain)) };
                 cx.notice(
                     Problem::new(ProblemKind::Crypto, format!("{} has used one channel key for very long.", name.raw()))
                         .hint("Their client may be out of date."),

@@ -77,6 +77,7 @@ pub struct Engine {
     own_chains: BTreeMap<ChannelId, groups::Own>,
     sessions: sessions::Sessions,
     held: held::HeldIndex,
+    peer_chains: groups::PeerChains,
     bundles_asked: BTreeSet<UserId>,
     bundles_wanted: BTreeMap<UserId, Vec<DeviceId>>,
     prekeys_asked: bool,

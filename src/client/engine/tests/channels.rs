@@ -1,7 +1,7 @@
 //! Channels: sender keys, joining, kicking with rotation, private places, ops that race.
 
 use super::*;
-use crate::client::store::Table;
+use crate::client::store::{Changes, From, Lines, StoreError, StoredMessage, Table, TextQuery, Value};
 use crate::protocol::communities::Role;
 
 #[test]
@@ -202,7 +202,7 @@ fn a_lost_sender_key_is_asked_for() {
     let (mut world, _, channel) = World::shared(&["ana", "bo"]);
     world.say(0, channel, "one");
     world.settle();
-    let mut changes = crate::client::store::Changes::default();
+    let mut changes = Changes::default();
     for (at, _) in world.clients[1].store.scan(Table::PeerChains, &[], None, 100).unwrap() {
         changes.delete(Table::PeerChains, at);
     }
@@ -288,6 +288,64 @@ fn private_world(names: &[&str]) -> (World, [(Domain, ChannelId); 2]) {
 }
 
 #[test]
+/// A store that counts what is read of one table.
+struct Counting<'a> {
+    store: &'a MemoryStore,
+    table: Table,
+    reads: std::cell::Cell<u32>,
+}
+
+impl Store for Counting<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Value>, StoreError> {
+        self.reads.set(self.reads.get() + u32::from(table == self.table));
+        self.store.get(table, key)
+    }
+    fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<(Vec<u8>, Value)>, StoreError> {
+        self.reads.set(self.reads.get() + u32::from(table == self.table));
+        self.store.scan(table, prefix, after, limit)
+    }
+    fn message(&self, channel_id: ChannelId, key: MessageRef) -> Result<Option<StoredMessage>, StoreError> {
+        self.store.message(channel_id, key)
+    }
+    fn page(&self, channel_id: ChannelId, lines: Lines, from: From, limit: usize) -> Result<Vec<StoredMessage>, StoreError> {
+        self.store.page(channel_id, lines, from, limit)
+    }
+    fn search(&self, query: &TextQuery) -> Result<Vec<StoredMessage>, StoreError> {
+        self.store.search(query)
+    }
+    fn save(&mut self, _: Changes) -> Result<(), StoreError> {
+        unreachable!("the engine never writes")
+    }
+}
+
+#[test]
+fn a_sender_key_is_read_from_the_store_for_its_first_message_only() {
+    let (mut world, _, channel) = World::shared(&["ana", "bo"]);
+    world.say(0, channel, "the key comes with this");
+    world.settle();
+    world.restart(1);
+    world.settle();
+    for (text, expected) in [("one", 1), ("two", 0), ("three", 0)] {
+        world.say(0, channel, text);
+        while world.clients[1].queue.is_empty() {
+            let input = world.clients[0].queue.pop_front().unwrap();
+            world.input(0, input);
+        }
+        let input = world.clients[1].queue.pop_front().unwrap();
+        world.server.now += 1;
+        let client = &mut world.clients[1];
+        let store = Counting { store: &client.store, table: Table::PeerChains, reads: 0.into() };
+        let step = client.engine.handle(input, &store, Timestamp(world.server.now), &mut world.rng).unwrap();
+        assert_eq!(store.reads.get(), expected, "{text}");
+        client.store.save(step.changes).unwrap();
+        for output in step.after {
+            world.perform(1, output);
+        }
+        world.settle();
+    }
+    assert_eq!(world.agreed(channel, &[0, 1]), ["the key comes with this", "one", "two", "three"]);
+}
+
 fn who_is_added_to_a_private_place_reads_and_writes_from_then_on() {
     let (mut world, places) = private_world(&["ana", "bo", "carol"]);
     let (bo, carol) = (world.id(1), world.id(2));
