@@ -19,7 +19,7 @@ use super::event::ClientEvent;
 use super::line;
 use super::lock::Lock;
 use super::model::{Account, Connection, Problem, ProblemKind, Tree};
-use super::session::{NoToken, Session};
+use super::session::{NoToken, Session, SessionRecord};
 use super::store::Store;
 use super::transport::{Call, Transport};
 use crate::protocol::codec::Timestamp;
@@ -53,6 +53,20 @@ pub struct Shared {
 }
 
 impl Shared {
+    pub fn new(record: Option<SessionRecord>, tasks: mpsc::Sender<Task>, transport: Arc<dyn Transport>) -> Self {
+        Self {
+            session: Session::new(record, CoreKeep(tasks.clone()), transport.clone()),
+            tasks,
+            transport,
+            outgoing: Mutex::new(None),
+            poke: Notify::new(),
+            stop: CancellationToken::new(),
+            wake: watch::Sender::new(None),
+            calls: Semaphore::new(CALLS),
+            tracker: TaskTracker::new(),
+        }
+    }
+
     /// False when the engine's thread is gone.
     pub async fn input(&self, input: Input) -> bool {
         self.tasks.send(Task::Input(input)).await.is_ok()
@@ -92,17 +106,7 @@ pub fn start(
     let (tasks, queue) = mpsc::channel(core::QUEUE);
     let (outputs, thread) = core::start(store, queue)?;
     let (guests, joining) = mpsc::channel(1);
-    let shared = Arc::new(Shared {
-        session: Session::new(record.clone(), CoreKeep(tasks.clone()), transport.clone()),
-        tasks,
-        transport,
-        outgoing: Mutex::new(None),
-        poke: Notify::new(),
-        stop: CancellationToken::new(),
-        wake: watch::Sender::new(None),
-        calls: Semaphore::new(CALLS),
-        tracker: TaskTracker::new(),
-    });
+    let shared = Arc::new(Shared::new(record.clone(), tasks, transport));
     let finished = CancellationToken::new();
     let running = shared.clone();
     shared.tracker.spawn(async move {
@@ -346,3 +350,6 @@ impl Audience {
 pub fn too_busy() -> Problem {
     Problem::new(ProblemKind::Failed, "the client is too busy").hint("Try again in a moment.")
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,11 +3,12 @@
 //! together; a minute of good connection resets it, and somebody who asks does not wait at all.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use getrandom::SysRng;
 use rand_core::{Rng as _, UnwrapErr};
+use tokio::time::Instant;
 
 use super::core::now;
 use super::driver::Shared;
@@ -200,27 +201,4 @@ fn bound(failures: u32) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waiting_grows_to_a_minute_and_is_spread_over_all_of_it() {
-        let bounds: Vec<u64> = (0..9).map(|n| u64::try_from(bound(n).as_millis()).unwrap()).collect();
-        assert_eq!(bounds, [500, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000]);
-        assert_eq!(bound(u32::MAX), LONGEST);
-        let waits: Vec<Duration> = (0..50).map(|_| Backoff { failures: 30 }.wait()).collect();
-        assert!(waits.iter().all(|wait| *wait <= LONGEST));
-        assert!(waits.iter().any(|wait| *wait < LONGEST / 2) && waits.iter().any(|wait| *wait > LONGEST / 2));
-    }
-
-    #[test]
-    fn every_close_code_has_its_consequence() {
-        let token = SecretText::from("t");
-        assert_eq!(after(Close::Unauthenticated, &token), Next::Renew(token.clone()));
-        assert!(matches!(after(Close::Revoked, &token), Next::LoggedOut(_)));
-        assert!(matches!(after(Close::TooSlow, &token), Next::Backoff(_)));
-        assert!(matches!(after(Close::Replaced, &token), Next::After(PENALTY, _)));
-        let going = Close::GoingAway { retry_after_ms: 1500 };
-        assert!(matches!(after(going, &token), Next::After(wait, _) if wait == Duration::from_millis(1500)));
-    }
-}
+mod tests;

@@ -35,7 +35,7 @@ mod sessions;
 mod snapshot;
 mod sync;
 #[cfg(test)]
-mod tests;
+pub(in crate::client) mod tests;
 mod time;
 mod timeline;
 mod tree;

@@ -7,7 +7,7 @@ mod conversations;
 mod faults;
 mod liars;
 mod random;
-mod server;
+pub(in crate::client) mod server;
 
 use std::collections::{BTreeMap, VecDeque};
 
