@@ -149,6 +149,12 @@ impl Engine {
                 }
                 failed(&failure)
             }
+            // Withdrawn, expired or used up: the server says which.
+            (Errand::Preview { .. }, Err(failure))
+                if matches!(failure.code(), Some(ErrorCode::Forbidden | ErrorCode::NotFound)) =>
+            {
+                Err(failure.problem().hint("Ask for a new invite."))
+            }
             (_, Err(failure)) => failed(&failure),
             (Errand::Older { place, limit, before, .. }, Ok(body)) => match body.parse::<History>() {
                 Some(history) => Ok(self.take_history(cx, place, limit, before, history)?),

@@ -191,3 +191,36 @@ async fn an_invite_link_never_has_to_be_an_argument() {
     carol.run(&["join", "--link-file", "nowhere"]).await.refused(2, &["nowhere"]);
     carol.run_with_input(&["join", "-"], "not a link").await.refused(2, &["invite link"]);
 }
+
+#[tokio::test]
+async fn an_invite_that_is_used_up_or_expired_says_so_and_ends_with_5() {
+    let two = Two::new().await;
+    let channels = two.alice.run(&["channels", "--json"]).await.objects();
+    let community_id = channels[0]["community_id"].as_str().unwrap().parse().unwrap();
+    let (client, mut events) = two.alice.open().await;
+    online(&mut events).await;
+    let mut links = Vec::new();
+    for (max_uses, expires_in_s) in [(Some(1), None), (None, Some(0))] {
+        let invite = Command::CreateInvite { community_id, max_uses, expires_in_s };
+        let Ok(Answer::Invite(invite)) = ask(&client, &mut events, invite).await else { panic!("an invite") };
+        links.push(invite.link);
+    }
+    client.close().await;
+    let (carol, dave) = (Home::register(&two.server, "carol").await, Home::register(&two.server, "dave").await);
+    carol.run_with_input(&["join", "-"], &links[0]).await.ok();
+    dave.run_with_input(&["join", "-"], &links[0]).await.refused(5, &["used up", "new invite"]);
+    dave.run_with_input(&["join", "-"], &links[1]).await.refused(5, &["expired", "new invite"]);
+    let error = dave.run_with_input(&["join", "-", "--json"], &links[1]).await.error();
+    assert_eq!((&error["type"], &error["exit"]), (&json!("error"), &json!(5)), "{error}");
+    assert!(dave.run(&["channels", "--json"]).await.objects().is_empty());
+}
+
+#[tokio::test]
+async fn a_channel_that_is_not_stopped_needs_no_decision() {
+    let two = Two::new().await;
+    assert!(two.bob.run(&["resume", "#ops"]).await.ok().contains("not stopped"));
+    let seen = two.bob.run(&["resume", "#ops", "--json"]).await.objects();
+    assert_eq!((seen.len(), &seen[0]["type"], &seen[0]["stopped"]), (1, &json!("resume"), &json!(false)));
+    two.bob.run(&["resume", "#ops", "--discard", "00"]).await.refused(3, &["not stopped"]);
+    two.bob.run(&["resume", "#nowhere"]).await.refused(3, &["#nowhere"]);
+}
