@@ -29,6 +29,7 @@ pub mod logout;
 pub mod print;
 pub mod read;
 pub mod register;
+pub mod resume;
 pub mod search;
 pub mod send;
 pub mod serve;
@@ -97,6 +98,8 @@ pub enum Command {
     Search(search::SearchArgs),
     /// List channels and direct messages
     Channels,
+    /// Show why a channel is stopped, and let it go on
+    Resume(resume::ResumeArgs),
     /// Say who is logged in, and whether the line is up
     Status,
     /// Check this machine, the profile and the server
@@ -172,6 +175,7 @@ fn dispatch(command: Command, globals: &Globals) -> Result<(), Stop> {
         Command::Read(args) => read::run(args, globals),
         Command::Search(args) => search::run(args, globals),
         Command::Channels => channels::run(globals),
+        Command::Resume(args) => resume::run(args, globals),
         Command::Status => status::run(globals),
         Command::Doctor(args) => doctor::run(&args, globals),
         Command::Load(args) => load::run(args, globals),

@@ -172,6 +172,17 @@ pub enum Command {
     OpenDm {
         user_id: UserId,
     },
+    /// Why a channel is stopped: signed changes of its members that contradict each other. → `Answer::Forks`, empty while it
+    /// runs.
+    ShowForks {
+        channel_id: ChannelId,
+    },
+    /// An admin declares one of two such changes void for good; with the last of them the channel goes on. `discard` is
+    /// [`Fork::discard`](super::model::Fork::discard) of what the user was shown.
+    Resume {
+        channel_id: ChannelId,
+        discard: String,
+    },
     SetTopic {
         channel_id: ChannelId,
         topic: String,

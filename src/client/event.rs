@@ -9,8 +9,8 @@ use crate::protocol::users::Status;
 
 use super::command::{Place, RequestId};
 use super::model::{
-    Account, Connection, DeviceInfo, InviteLink, MemberInfo, MessageRef, Person, Problem, SafetyNumber, SearchHit, TimelineItem,
-    TimelinePage, Tree, Unsent, Untrusted,
+    Account, Connection, DeviceInfo, Fork, InviteLink, MemberInfo, MessageRef, Person, Problem, SafetyNumber, SearchHit,
+    TimelineItem, TimelinePage, Tree, Unsent, Untrusted,
 };
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -74,6 +74,7 @@ pub enum Answer {
     Hits(Vec<SearchHit>),
     Unsent(Vec<Unsent>),
     Members(Vec<MemberInfo>),
+    Forks(Vec<Fork>),
     People(Vec<Person>),
     Draft {
         text: Untrusted,

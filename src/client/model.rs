@@ -383,6 +383,28 @@ pub enum SystemLine {
     Warning(String),
 }
 
+/// Two signed changes of members that claim the same place of a log, which stopped for it (`crypto.md` 11.4).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fork {
+    /// The place in the log, from 0.
+    pub seq: u64,
+    /// The hash of [`Fork::other`], for [`super::command::Command::Resume`]: lowercase hex.
+    pub discard: String,
+    /// What is in force here.
+    pub kept: SignedChange,
+    pub other: SignedChange,
+}
+
+/// A signed change of members, in words: "carol" "removed bo".
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedChange {
+    pub by: Untrusted,
+    pub device_id: DeviceId,
+    pub what: Untrusted,
+    /// By the signer's clock.
+    pub signed_at: Timestamp,
+}
+
 /// A quoted message above a reply.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quote {

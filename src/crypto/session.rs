@@ -216,6 +216,12 @@ impl Session {
         self.ratchet.skipped_len()
     }
 
+    /// Messages that are missing still, though later ones came: those passed over after the one time, and at the other or
+    /// before (rule R19).
+    pub fn missing(&self, after: Time, until: Time) -> usize {
+        self.ratchet.skipped_between(after, until)
+    }
+
     /// Whether keys of messages that did not come have outlived their use.
     pub fn has_expired(&self, now: Time) -> bool {
         self.ratchet.has_expired(now)

@@ -155,6 +155,11 @@ impl SessionSet {
         })
     }
 
+    /// Messages of all sessions that are missing still: see [`Session::missing`].
+    pub fn missing(&self, after: Time, until: Time) -> usize {
+        self.sessions.iter().map(|session| session.missing(after, until)).sum()
+    }
+
     pub fn get(&self, id: &SessionId) -> Option<&Session> {
         self.sessions.iter().find(|session| session.id() == id)
     }

@@ -65,6 +65,7 @@ impl Engine {
             Command::Search { query, place, limit } => Ok(Answer::Hits(self.find_text(cx, &query, place, limit)?)),
             Command::ListUnsent => Ok(Answer::Unsent(self.unsent(cx)?)),
             Command::ListMembers { channel_id } => self.list_members(channel_id).map(Answer::Members),
+            Command::ShowForks { channel_id } => self.forks(cx, channel_id)?.map(Answer::Forks),
             Command::FindPeople { query } => {
                 let found = self.known_people(&query);
                 if query.trim().is_empty() || !self.is_online() {
@@ -183,7 +184,8 @@ impl Engine {
             | Command::Leave { .. }
             | Command::AddMember { .. }
             | Command::Kick { .. }
-            | Command::SetRole { .. } => return self.begin_op(cx, request, command),
+            | Command::SetRole { .. }
+            | Command::Resume { .. } => return self.begin_op(cx, request, command),
         }))
     }
 

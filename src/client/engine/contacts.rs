@@ -438,7 +438,7 @@ impl Engine {
     }
 
     /// A line in the DM with somebody.
-    fn line_about(&mut self, cx: &mut Cx<'_>, user_id: UserId, line: SystemLine) -> Result<(), StoreError> {
+    pub(super) fn line_about(&mut self, cx: &mut Cx<'_>, user_id: UserId, line: SystemLine) -> Result<(), StoreError> {
         match self.places.dm_with(user_id) {
             Some(channel_id) => self.local_line(cx, channel_id, line),
             None => Ok(()),

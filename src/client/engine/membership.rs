@@ -369,7 +369,7 @@ impl Engine {
                 state.status = LogStatus::Stopped;
                 cx.notice(
                     Problem::new(ProblemKind::Crypto, "Two different signed membership changes claim the same place.")
-                        .hint("Nothing is sent there until an admin resolves it. The evidence is kept."),
+                        .hint("Nothing is sent there until an admin decides which is void: `chat resume`. The evidence is kept."),
                 );
             }
             self.places.dirty = true;
@@ -729,11 +729,12 @@ impl Engine {
                 Problem::new(ProblemKind::Failed, "The membership log is not known here yet.").hint("Try again in a moment.")
             );
         };
-        if state.status == LogStatus::Stopped {
+        if state.status == LogStatus::Stopped && !matches!(change, Change::Anchor { discarded: Some(_) }) {
             return Err(Problem::new(
                 ProblemKind::Crypto,
                 "The membership log stopped: two signed changes claim the same place.",
-            ));
+            )
+            .hint("An admin decides which of them is void: `chat resume`."));
         }
         state.log.sign(&signer, change, cx.now.as_unix_ms()).map_err(refused)
     }

@@ -6,7 +6,7 @@
 //!
 //! `keys` this device · `sync`, `snapshot` and `events` streams in step · `outbox`, `turns` and `unsent` what waits · `contacts` and `gossip` whom we know
 //! by which keys ·
-//! `sessions`, `receive` and `held` frames of devices · `membership` who belongs where · `groups` channel keys · `timeline` and `lines` what was
+//! `sessions`, `receive`, `held` and `gaps` frames of devices · `membership` and `forks` who belongs where · `groups` channel keys · `timeline` and `lines` what was
 //! said · `places` and `tree` what the server shows · `commands`, `errands` and `ops` what the user asks for.
 //!
 //! Nothing here acts at once: every step ends in [`Engine::pump`], which looks at what is wanted and possible and asks for
@@ -17,6 +17,8 @@ mod contacts;
 mod db;
 mod errands;
 mod events;
+mod forks;
+mod gaps;
 mod gossip;
 mod groups;
 mod held;
@@ -96,6 +98,8 @@ pub struct Engine {
     swept: Option<(Table, Vec<u8>)>,
     /// See [`Engine::begin_anew`].
     began_anew: bool,
+    /// When all sessions were looked through for messages that did not come, milliseconds.
+    gaps_looked_ms: u64,
     /// Notices of the last minute, so that nobody who lies without end is heard without end.
     noticed: BTreeMap<String, u64>,
     /// Whether receipts go out; the user may turn them off.

@@ -51,16 +51,55 @@ pub(super) struct Waiting {
 /// The changes that are ops.
 #[derive(Debug)]
 enum OpErrand {
-    CreateCommunity { id: CommunityId, name: String, description: Option<String> },
-    CreateGroup { id: GroupId, community_id: CommunityId, name: String },
-    CreateChannel { id: ChannelId, group_id: GroupId, name: String, topic: Option<String>, private: bool },
-    Invite { community_id: CommunityId, secret: SigningKey, max_uses: Option<u32>, expires_ms: u64 },
-    Join { code: String, secret: Option<InviteSecret> },
-    Leave { domain: Domain },
-    Add { domain: Domain, user_id: UserId },
-    Kick { domain: Domain, user_id: UserId, ban: bool, reason: Option<String> },
-    SetRole { domain: Domain, user_id: UserId, role: Role },
-    Anchor,
+    CreateCommunity {
+        id: CommunityId,
+        name: String,
+        description: Option<String>,
+    },
+    CreateGroup {
+        id: GroupId,
+        community_id: CommunityId,
+        name: String,
+    },
+    CreateChannel {
+        id: ChannelId,
+        group_id: GroupId,
+        name: String,
+        topic: Option<String>,
+        private: bool,
+    },
+    Invite {
+        community_id: CommunityId,
+        secret: SigningKey,
+        max_uses: Option<u32>,
+        expires_ms: u64,
+    },
+    Join {
+        code: String,
+        secret: Option<InviteSecret>,
+    },
+    Leave {
+        domain: Domain,
+    },
+    Add {
+        domain: Domain,
+        user_id: UserId,
+    },
+    Kick {
+        domain: Domain,
+        user_id: UserId,
+        ban: bool,
+        reason: Option<String>,
+    },
+    SetRole {
+        domain: Domain,
+        user_id: UserId,
+        role: Role,
+    },
+    /// The list of own devices is fixed, or an op of another branch is void (`crypto.md` 11.3, 11.4).
+    Anchor {
+        discarded: Option<[u8; 32]>,
+    },
 }
 
 /// The secret half of an invite link.
@@ -82,8 +121,9 @@ impl Engine {
             return Ok(());
         };
         let identity = *own.identity().as_bytes();
-        let waits =
-            |log: &LogId| self.waiting.iter().any(|waiting| waiting.log_id == *log && matches!(waiting.what, OpErrand::Anchor));
+        let waits = |log: &LogId| {
+            self.waiting.iter().any(|waiting| waiting.log_id == *log && matches!(waiting.what, OpErrand::Anchor { .. }))
+        };
         let logs: Vec<LogId> = self
             .logs
             .iter()
@@ -92,7 +132,7 @@ impl Engine {
             .map(|(log, _)| *log)
             .collect();
         for log_id in logs {
-            self.wait_for_log(cx, None, log_id, OpErrand::Anchor);
+            self.wait_for_log(cx, None, log_id, OpErrand::Anchor { discarded: None });
         }
         Ok(())
     }
@@ -186,6 +226,10 @@ impl Engine {
             }
             Command::Kick { domain, user_id, ban, reason } => (domain.log_id(), OpErrand::Kick { domain, user_id, ban, reason }),
             Command::SetRole { domain, user_id, role } => (domain.log_id(), OpErrand::SetRole { domain, user_id, role }),
+            Command::Resume { channel_id, discard } => match self.to_discard(channel_id, &discard) {
+                Ok((log_id, hash)) => (log_id, OpErrand::Anchor { discarded: Some(hash) }),
+                Err(problem) => return Ok(Some(Err(problem))),
+            },
             Command::Join { link } => return Ok(self.open_invite(cx, request, &link.0)),
             _ => return Ok(Some(Err(Problem::new(ProblemKind::Usage, "This is no change of membership.")))),
         };
@@ -301,7 +345,7 @@ impl Engine {
             OpErrand::SetRole { user_id, role, .. } => {
                 self.sign_change(cx, log_id, &Change::SetRole { user: *user_id.as_bytes(), role: log_role(*role) })?
             }
-            OpErrand::Anchor => self.sign_change(cx, log_id, &Change::Anchor { discarded: None })?,
+            OpErrand::Anchor { discarded } => self.sign_change(cx, log_id, &Change::Anchor { discarded: *discarded })?,
         };
         let log_op = Blob(op.clone());
         waiting.op = op;
@@ -364,7 +408,7 @@ impl Engine {
                 let body = UpdateMember { role: Some(*role), nickname: None, log_op: Some(log_op) };
                 (Method::Patch, format!("{}/members/{user_id}", path_of(*domain)), http::json(&body))
             }
-            OpErrand::Anchor => {
+            OpErrand::Anchor { .. } => {
                 let path = self.log_path(log_id).ok_or_else(|| missing("log"))?;
                 (Method::Post, format!("{path}/log-ops"), http::json(&communities::PostLogOp { op: log_op }))
             }
@@ -491,7 +535,7 @@ impl Engine {
                 }
                 Ok(Answer::Ok)
             }
-            OpErrand::SetRole { .. } | OpErrand::Anchor => {
+            OpErrand::SetRole { .. } | OpErrand::Anchor { .. } => {
                 own_op(self, cx)?;
                 Ok(Answer::Ok)
             }

@@ -177,6 +177,7 @@ impl Engine {
                 Table::PeerDevices => {
                     if let Some(addr) = addr_of(at) {
                         let sessions = self.sessions_with(cx, addr)?;
+                        self.tell_gaps(cx, addr, &sessions)?;
                         if sessions.prune_due(now) {
                             self.save_sessions(cx, addr, sessions)?;
                         }

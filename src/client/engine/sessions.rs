@@ -50,6 +50,8 @@ pub(super) struct PeerDevice {
     pub recovered_at: u64,
     /// When it left its user's list; 0: it did not.
     pub left_at: u64,
+    /// Frames that were passed over until then and did not come were told of, milliseconds.
+    pub gaps_told_ms: u64,
     /// Nothing is sent on sessions up to this generation: see [`Engine::begin_anew`].
     pub stale_generation: u32,
 }
@@ -149,7 +151,12 @@ impl Engine {
         Ok(cx.db.load(Table::PeerDevices, &addr_key(addr))?.unwrap_or_default())
     }
 
-    fn update_peer(&mut self, cx: &mut Cx<'_>, addr: DeviceAddr, change: impl FnOnce(&mut PeerDevice)) -> Result<(), StoreError> {
+    pub(super) fn update_peer(
+        &mut self,
+        cx: &mut Cx<'_>,
+        addr: DeviceAddr,
+        change: impl FnOnce(&mut PeerDevice),
+    ) -> Result<(), StoreError> {
         let old = self.peer_device(cx, addr)?;
         let mut peer = old.clone();
         change(&mut peer);

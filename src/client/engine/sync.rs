@@ -330,6 +330,7 @@ impl Engine {
             self.places.dirty = true;
             self.retry_held(cx)?;
             self.anchor_everywhere(cx)?;
+            self.look_for_gaps(cx.now.as_unix_ms());
         }
         if self.sync.untold && self.sync.loads.is_empty() && self.sync.loading.is_empty() {
             self.sync.untold = false;

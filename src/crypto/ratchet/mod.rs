@@ -179,6 +179,10 @@ impl Ratchet {
         self.skipped.len()
     }
 
+    pub(super) fn skipped_between(&self, after: Time, until: Time) -> usize {
+        self.skipped.stored_between(after, until)
+    }
+
     pub(super) fn record_len(&self) -> usize {
         300 + self.skipped.record_len()
     }

@@ -51,6 +51,11 @@ impl Skipped {
         self.keys.len()
     }
 
+    /// How many keys were stored after the one time and at the other or before.
+    pub(super) fn stored_between(&self, after: Time, until: Time) -> usize {
+        self.keys.iter().filter(|key| key.stored_at > after && key.stored_at <= until).count()
+    }
+
     pub(super) fn has(&self, at: &Position) -> bool {
         self.keys.iter().any(|key| key.is_at(at))
     }

@@ -344,6 +344,101 @@ fn a_fork_of_the_log_stops_it() {
 }
 
 #[test]
+fn an_admin_lets_a_stopped_log_go_on_for_everybody() {
+    let (mut world, community_id, channel) = World::shared(&["ana", "bo"]);
+    let log_id: LogId = community_id.into();
+    world.say(1, channel, "before");
+    world.settle();
+    let chain = |world: &World| world.clients[1].engine.own_chains[&channel].chain.chain_id();
+    let before = chain(&world);
+    // Two ops for one place: what ana's device does, and what a thief of its key signed.
+    let engine = &world.clients[0].engine;
+    let stolen = engine.logs[&log_id]
+        .log
+        .sign(&engine.signer().unwrap(), &crate::crypto::membership::Change::Open(true), START as u64)
+        .unwrap();
+    let stolen_op = crate::crypto::membership::Op::parse(&stolen).unwrap();
+    world.invite(0, community_id);
+    world.settle();
+    let show = |world: &mut World, seq| {
+        let event = crate::protocol::streams::Event::LogOp { log_id, log_seq: seq, op: stolen.clone().into() };
+        let mut pushes = Vec::new();
+        world.server.emit(community_id.into(), event, &mut pushes);
+        world.deliver(pushes);
+        world.settle();
+    };
+    show(&mut world, stolen_op.seq);
+    for who in 0..2 {
+        assert_eq!(world.node(who, channel).blocked, Some(SendBlock::LogStopped));
+    }
+    world.say(1, channel, "held back");
+    world.settle();
+
+    world.restart(0);
+    world.settle();
+    let Ok(Answer::Forks(forks)) = world.ask(0, Command::ShowForks { channel_id: channel }) else { panic!("what stopped it") };
+    let [fork] = forks.as_slice() else { panic!("{forks:?}") };
+    assert_eq!((fork.seq, fork.discard.as_str()), (stolen_op.seq, hex::encode(stolen_op.head).as_str()));
+    assert_eq!((fork.kept.by.raw(), fork.kept.what.raw()), ("ana", "made an invite"));
+    assert_eq!((fork.other.by.raw(), fork.other.what.raw()), ("ana", "let everybody join without an invite"));
+    assert_eq!(fork.other.signed_at, Timestamp(START));
+
+    let resume = |discard: &str| Command::Resume { channel_id: channel, discard: discard.to_owned() };
+    let kind = |answer: Result<Answer, Problem>| answer.unwrap_err().kind;
+    assert_eq!(kind(world.ask(1, resume(&fork.discard))), ProblemKind::Permission, "bo is no admin");
+    assert_eq!(kind(world.ask(0, resume("00"))), ProblemKind::NotFound);
+    assert_eq!(world.ask(0, resume(&fork.discard)), Ok(Answer::Ok));
+    world.settle();
+    for who in 0..2 {
+        assert_eq!(world.node(who, channel).blocked, None);
+        assert_eq!(world.ask(who, Command::ShowForks { channel_id: channel }), Ok(Answer::Forks(Vec::new())));
+    }
+    assert_eq!(world.agreed(channel, &[0, 1]), ["before", "held back"]);
+    assert_ne!(chain(&world), before, "new keys after a stop");
+    assert_eq!(kind(world.ask(0, resume(&fork.discard))), ProblemKind::NotFound, "it is not stopped any more");
+    // The same op again stops nothing.
+    show(&mut world, stolen_op.seq);
+    assert_eq!(world.node(1, channel).blocked, None);
+}
+
+/// What a conversation warns of.
+fn warnings(world: &mut World, who: Who, channel: ChannelId) -> Vec<String> {
+    let items = world.page(who, channel).items;
+    items
+        .iter()
+        .filter_map(|item| match &item.body {
+            Body::System(SystemLine::Warning(text)) => Some(text.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_message_that_the_server_holds_back_from_a_conversation_is_missed_after_a_day() {
+    const DAY: i64 = 24 * 3_600_000;
+    let (mut world, dm) = talk();
+    world.disconnect(1);
+    world.say(0, dm, "held back by the server");
+    world.settle();
+    world.server.channels.get_mut(&dm).unwrap().rows.pop();
+    world.say(0, dm, "this one comes");
+    world.settle();
+    world.connect(1);
+    world.settle();
+    assert_eq!(world.texts(1, dm).last().unwrap(), "this one comes");
+    world.advance(DAY / 2);
+    assert_eq!(warnings(&mut world, 1, dm), Vec::<String>::new(), "it may still be on its way");
+    world.advance(2 * DAY);
+    let told = warnings(&mut world, 1, dm);
+    assert!(told.len() == 1 && told[0].contains("One thing") && told[0].contains("did not arrive"), "{told:?}");
+    // Each is told once, also to whom the client was restarted.
+    world.restart(1);
+    world.advance(3 * DAY);
+    assert_eq!(warnings(&mut world, 1, dm), told);
+    assert_eq!(warnings(&mut world, 0, dm), Vec::<String>::new());
+}
+
+#[test]
 fn garbage_in_every_place_is_survived() {
     let (mut world, dm) = talk();
     let addr = world.clients[0].addr.unwrap();

@@ -136,3 +136,18 @@ fn nothing_that_holds_secrets_prints_them() {
         )
     );
 }
+
+#[test]
+fn messages_that_were_passed_over_are_missing_until_they_come() {
+    let mut pair = Pair::talking();
+    let late: Vec<_> = ["one", "two"].iter().map(|text| pair.alice.send(text, &mut pair.rng, NOW)).collect();
+    assert_eq!(pair.bob.sessions.missing(0, NOW), 0);
+    pair.alice_says("three", NOW).unwrap();
+    let missing =
+        |pair: &Pair| [(0, NOW), (NOW, NOW + 1), (0, NOW - 1)].map(|(after, until)| pair.bob.sessions.missing(after, until));
+    assert_eq!(missing(&pair), [2, 0, 0], "by when they were passed over");
+    pair.bob.receive(&late[1], NOW + 5).unwrap();
+    assert_eq!(missing(&pair), [1, 0, 0]);
+    pair.bob.receive(&late[0], NOW + 5).unwrap();
+    assert_eq!(missing(&pair), [0, 0, 0]);
+}
