@@ -9,7 +9,7 @@ use crate::crypto::Error;
 use crate::crypto::contact::Sending;
 use crate::crypto::content::{self, Body, Content, SessionCtl};
 use crate::crypto::frame::Frame;
-use crate::crypto::sender_key::{self, Arrival, OwnChain, PeerChain, Skdm};
+use crate::crypto::sender_key::{self, Arrival, OwnChain, PeerChain, Rotation, Skdm};
 use crate::protocol::ids::{ChannelId, DeviceAddr, LogId, UserId};
 use crate::protocol::messages::{Row, Send};
 
@@ -282,6 +282,18 @@ impl Engine {
         Ok(Sealed::Now(Box::new(frame)))
     }
 
+    /// Whether a sealed frame is of a chain that is not sent on any more because of who may have its key (12.1). It is sealed
+    /// anew then, though it may have left before: what the server took of it came back by the channel's stream before this
+    /// client is live, and its id is taken once. After 500 messages or a week a frame stays what it is.
+    pub(super) fn is_superseded(&self, send: &Send, now: u64) -> bool {
+        let Some(frame) = send.ciphertext.as_ref().and_then(|frame| Frame::parse_channel(&frame.0).ok()) else { return false };
+        let (Some(state), Some(own)) = (self.log_of(send.channel_id), self.own_chains.get(&send.channel_id)) else {
+            return true;
+        };
+        let rotation = own.chain.rotation(&state.log, own.device_left, own.distrusted, now);
+        own.chain.chain_id() != frame.chain_id || !matches!(rotation, None | Some(Rotation::Full | Rotation::Old))
+    }
+
     /// Makes a new chain when there is none or a trigger of 12.1 is known.
     fn renew_chain(&mut self, cx: &mut Cx<'_>, channel_id: ChannelId, log_id: LogId) -> Result<Result<(), String>, StoreError> {
         let now = cx.now.as_unix_ms();
@@ -407,7 +419,7 @@ impl Engine {
         let at = chain_key(channel_id, from, parsed.chain_id);
         let known = self.peer_chains.load(&cx.db, &at)?;
         let now = cx.now.as_unix_ms();
-        match PeerChain::accept(skdm, to_addr(from), contact.identity(), &state.log, known.as_ref(), now) {
+        match PeerChain::accept(skdm, to_addr(from), contact.identity(), &state.log, known, now) {
             Ok(Some(chain)) => {
                 self.peer_chains.put(&mut cx.db, at, chain);
                 self.prune_chains(cx, channel_id, from)?;
@@ -554,6 +566,7 @@ impl Engine {
             }),
             None => device_left && self.peer_device(cx, from)?.left_at.saturating_add(sender_key::LATE_MS) > now,
         };
+        let Some(chain) = self.peer_chains.load(&cx.db, &at)? else { return Ok(Outcome::Hold(HeldFrame::UnknownChain)) };
         let Some(state) = self.logs.get(&log_id) else { return Ok(Outcome::Hold(HeldFrame::FutureEpoch)) };
         let (next, plain) = match chain.open(&state.log, &incoming.nonce, &frame, Arrival { now, device_left, late_ok }) {
             Ok(opened) => opened,
@@ -567,7 +580,6 @@ impl Engine {
             if cx.db.load::<u32>(Table::Account, &warned)? != Some(frame.chain_id) {
                 cx.db.save(Table::Account, warned, &frame.chain_id)?;
                 let name = self.name_of(from.user_id);
-        let Some(chain) = self.peer_chains.load(&cx.db, &at)? else { return Ok(Outcome::Hold(HeldFrame::UnknownChain)) };
                 cx.notice(
                     Problem::new(ProblemKind::Crypto, format!("{} has used one channel key for very long.", name.raw()))
                         .hint("Their client may be out of date."),

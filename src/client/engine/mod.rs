@@ -41,9 +41,9 @@ pub(in crate::client) mod tests;
 mod time;
 mod timeline;
 mod tree;
+mod turns;
 mod unsent;
 
-mod turns;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -77,9 +77,9 @@ pub struct Engine {
     logs: BTreeMap<LogId, membership::LogState>,
     feeds: BTreeMap<LogId, membership::LogFeed>,
     own_chains: BTreeMap<ChannelId, groups::Own>,
+    peer_chains: groups::PeerChains,
     sessions: sessions::Sessions,
     held: held::HeldIndex,
-    peer_chains: groups::PeerChains,
     bundles_asked: BTreeSet<UserId>,
     bundles_wanted: BTreeMap<UserId, Vec<DeviceId>>,
     prekeys_asked: bool,
@@ -175,7 +175,7 @@ impl Engine {
             own_chains: groups::open(store)?,
             sessions: sessions::Sessions::open(&db)?,
             held: held::HeldIndex::open(&db)?,
-            outbox: outbox::Outbox::open(&db)?,
+            outbox: outbox::open(&db)?,
             sync: sync::Sync::open(&db)?,
             timers: Timers::at_start(),
             receipts_off: db.has(Table::Account, receipts::RECEIPTS_OFF)?,

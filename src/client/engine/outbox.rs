@@ -233,8 +233,15 @@ impl Engine {
         Ok(self.entry(cx, order)?.is_some_and(|entry| matches!(entry.state, State::Sealed(_))))
     }
 
-    /// Whether the entry is under way now.
-    fn push_entry(&mut self, cx: &mut Cx<'_>, order: u64, mut entry: Entry) -> Result<bool, StoreError> {
+    /// Sends an entry, if nothing is missing for that.
+    fn push_entry(&mut self, cx: &mut Cx<'_>, order: u64, mut entry: Entry) -> Result<(), StoreError> {
+        if let State::Sealed(send) = &entry.state
+            && self.is_live()
+            && self.is_superseded(send, cx.now.as_unix_ms())
+        {
+            entry.state = State::Plain;
+            self.put_entry(cx, order, &entry)?;
+        }
         let send = match (&entry.what, &entry.state) {
             (What::Devices { batch, .. }, _) => {
                 let (batch, bytes) = (batch.clone(), batch.copies.iter().map(|copy| copy.ciphertext.len()).sum::<usize>());
@@ -246,11 +253,10 @@ impl Engine {
                 }
                 return Ok(());
             }
+            // What changed meanwhile comes first: nothing leaves for somebody who is known to have gone.
+            (What::Row(_), _) if !self.is_live() => return Ok(()),
             (What::Row(_), State::Sealed(send)) => send.clone(),
             (What::Row(row), State::Plain | State::Patch(_)) => {
-                if !self.is_live() {
-                    return Ok(false);
-                }
                 let old = match &entry.state {
                     State::Patch(send) => Some(send.as_ref()),
                     _ => None,

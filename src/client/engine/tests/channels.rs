@@ -54,6 +54,78 @@ fn a_removed_member_cannot_read_what_follows_and_the_others_rotate() {
     assert!(seen.values().all(|item| text_of(item).as_deref() != Some("really")));
 }
 
+/// The key under which the newest row of a channel was sealed.
+fn chain_of_newest(world: &World, channel: ChannelId) -> u32 {
+    let row = &world.server.channels[&channel].rows.last().unwrap().row;
+    match crate::crypto::frame::Frame::parse(&row.ciphertext.as_ref().unwrap().0) {
+        Ok(crate::crypto::frame::Frame::Channel(frame)) => frame.chain_id,
+        _ => panic!("a row of a channel"),
+    }
+}
+
+/// A community whose server would take frames from before a removal, and pass them to whom was removed. Bo is an admin.
+fn world_with_a_server_that_forgets_removals() -> (World, CommunityId, ChannelId) {
+    let (mut world, community_id, channel) = World::shared(&["ana", "bo", "carol"]);
+    let bo = world.id(1);
+    world.ask(0, Command::SetRole { domain: community_id.into(), user_id: bo, role: Role::Admin }).unwrap();
+    world.say(0, channel, "for all three");
+    world.settle();
+    world.server.forgets_removals = true;
+    (world, community_id, channel)
+}
+
+#[test]
+fn what_waits_when_a_removal_is_learned_is_sealed_anew() {
+    let (mut world, community_id, channel) = world_with_a_server_that_forgets_removals();
+    let before = chain_of_newest(&world, channel);
+    world.server.refuse_sends = Some((crate::protocol::error::ErrorCode::Unavailable, 1));
+    world.server.refuse_details = Some(serde_json::json!({ "retry_after_ms": 60_000 }));
+    world.say(0, channel, "not for carol");
+    world.settle();
+    assert_eq!(world.tree(0).waiting, 1);
+    let carol = world.id(2);
+    world.ask(1, Command::Kick { domain: community_id.into(), user_id: carol, ban: false, reason: None }).unwrap();
+    world.settle();
+    world.advance(60_000);
+    assert_eq!(world.agreed(channel, &[0, 1]), ["for all three", "not for carol"]);
+    assert_ne!(chain_of_newest(&world, channel), before, "a frame that carol can read left after her removal was known");
+}
+
+#[test]
+fn what_was_on_a_line_that_died_waits_for_what_changed_meanwhile() {
+    let (mut world, community_id, channel) = world_with_a_server_that_forgets_removals();
+    let before = chain_of_newest(&world, channel);
+    // The line is dead, and ana does not know it yet.
+    world.server.online.remove(&world.clients[0].addr.unwrap());
+    world.clients[0].online = false;
+    world.say(0, channel, "not for carol");
+    let carol = world.id(2);
+    world.ask(1, Command::Kick { domain: community_id.into(), user_id: carol, ban: false, reason: None }).unwrap();
+    world.settle();
+    world.disconnect(0);
+    world.connect(0);
+    world.settle();
+    assert_eq!(world.agreed(channel, &[0, 1]), ["for all three", "not for carol"]);
+    assert_ne!(chain_of_newest(&world, channel), before, "it left before ana had looked who is still there");
+}
+
+#[test]
+fn what_the_server_took_before_the_line_died_is_there_once_and_as_it_was() {
+    let (mut world, community_id, channel) = world_with_a_server_that_forgets_removals();
+    let before = chain_of_newest(&world, channel);
+    world.server.lose_answers = 1;
+    world.server.online.remove(&world.clients[0].addr.unwrap());
+    world.say(0, channel, "while carol was there");
+    let carol = world.id(2);
+    world.ask(1, Command::Kick { domain: community_id.into(), user_id: carol, ban: false, reason: None }).unwrap();
+    world.disconnect(0);
+    world.connect(0);
+    world.settle();
+    assert_eq!(world.agreed(channel, &[0, 1]), ["for all three", "while carol was there"]);
+    assert_eq!(chain_of_newest(&world, channel), before);
+    assert_eq!(world.tree(0).waiting, 0);
+}
+
 #[test]
 fn who_joins_later_reads_from_then_on() {
     let mut world = World::of(&["ana", "bo", "carol"]);
@@ -216,6 +288,64 @@ fn a_lost_sender_key_is_asked_for() {
     assert_eq!(world.agreed(channel, &[0, 1]), ["one", "two", "three"]);
 }
 
+/// A store that counts what is read of one table.
+struct Counting<'a> {
+    store: &'a MemoryStore,
+    table: Table,
+    reads: std::cell::Cell<u32>,
+}
+
+impl Store for Counting<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Value>, StoreError> {
+        self.reads.set(self.reads.get() + u32::from(table == self.table));
+        self.store.get(table, key)
+    }
+    fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<(Vec<u8>, Value)>, StoreError> {
+        self.reads.set(self.reads.get() + u32::from(table == self.table));
+        self.store.scan(table, prefix, after, limit)
+    }
+    fn message(&self, channel_id: ChannelId, key: MessageRef) -> Result<Option<StoredMessage>, StoreError> {
+        self.store.message(channel_id, key)
+    }
+    fn page(&self, channel_id: ChannelId, lines: Lines, from: From, limit: usize) -> Result<Vec<StoredMessage>, StoreError> {
+        self.store.page(channel_id, lines, from, limit)
+    }
+    fn search(&self, query: &TextQuery) -> Result<Vec<StoredMessage>, StoreError> {
+        self.store.search(query)
+    }
+    fn save(&mut self, _: Changes) -> Result<(), StoreError> {
+        unreachable!("the engine never writes")
+    }
+}
+
+#[test]
+fn a_sender_key_is_read_from_the_store_for_its_first_message_only() {
+    let (mut world, _, channel) = World::shared(&["ana", "bo"]);
+    world.say(0, channel, "the key comes with this");
+    world.settle();
+    world.restart(1);
+    world.settle();
+    for (text, expected) in [("one", 1), ("two", 0), ("three", 0)] {
+        world.say(0, channel, text);
+        while world.clients[1].queue.is_empty() {
+            let input = world.clients[0].queue.pop_front().unwrap();
+            world.input(0, input);
+        }
+        let input = world.clients[1].queue.pop_front().unwrap();
+        world.server.now += 1;
+        let client = &mut world.clients[1];
+        let store = Counting { store: &client.store, table: Table::PeerChains, reads: 0.into() };
+        let step = client.engine.handle(input, &store, Timestamp(world.server.now), &mut world.rng).unwrap();
+        assert_eq!(store.reads.get(), expected, "{text}");
+        client.store.save(step.changes).unwrap();
+        for output in step.after {
+            world.perform(1, output);
+        }
+        world.settle();
+    }
+    assert_eq!(world.agreed(channel, &[0, 1]), ["the key comes with this", "one", "two", "three"]);
+}
+
 #[test]
 fn chains_rotate_after_five_hundred_messages() {
     let (mut world, _, channel) = World::shared(&["ana", "bo"]);
@@ -288,64 +418,6 @@ fn private_world(names: &[&str]) -> (World, [(Domain, ChannelId); 2]) {
 }
 
 #[test]
-/// A store that counts what is read of one table.
-struct Counting<'a> {
-    store: &'a MemoryStore,
-    table: Table,
-    reads: std::cell::Cell<u32>,
-}
-
-impl Store for Counting<'_> {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Value>, StoreError> {
-        self.reads.set(self.reads.get() + u32::from(table == self.table));
-        self.store.get(table, key)
-    }
-    fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<(Vec<u8>, Value)>, StoreError> {
-        self.reads.set(self.reads.get() + u32::from(table == self.table));
-        self.store.scan(table, prefix, after, limit)
-    }
-    fn message(&self, channel_id: ChannelId, key: MessageRef) -> Result<Option<StoredMessage>, StoreError> {
-        self.store.message(channel_id, key)
-    }
-    fn page(&self, channel_id: ChannelId, lines: Lines, from: From, limit: usize) -> Result<Vec<StoredMessage>, StoreError> {
-        self.store.page(channel_id, lines, from, limit)
-    }
-    fn search(&self, query: &TextQuery) -> Result<Vec<StoredMessage>, StoreError> {
-        self.store.search(query)
-    }
-    fn save(&mut self, _: Changes) -> Result<(), StoreError> {
-        unreachable!("the engine never writes")
-    }
-}
-
-#[test]
-fn a_sender_key_is_read_from_the_store_for_its_first_message_only() {
-    let (mut world, _, channel) = World::shared(&["ana", "bo"]);
-    world.say(0, channel, "the key comes with this");
-    world.settle();
-    world.restart(1);
-    world.settle();
-    for (text, expected) in [("one", 1), ("two", 0), ("three", 0)] {
-        world.say(0, channel, text);
-        while world.clients[1].queue.is_empty() {
-            let input = world.clients[0].queue.pop_front().unwrap();
-            world.input(0, input);
-        }
-        let input = world.clients[1].queue.pop_front().unwrap();
-        world.server.now += 1;
-        let client = &mut world.clients[1];
-        let store = Counting { store: &client.store, table: Table::PeerChains, reads: 0.into() };
-        let step = client.engine.handle(input, &store, Timestamp(world.server.now), &mut world.rng).unwrap();
-        assert_eq!(store.reads.get(), expected, "{text}");
-        client.store.save(step.changes).unwrap();
-        for output in step.after {
-            world.perform(1, output);
-        }
-        world.settle();
-    }
-    assert_eq!(world.agreed(channel, &[0, 1]), ["the key comes with this", "one", "two", "three"]);
-}
-
 fn who_is_added_to_a_private_place_reads_and_writes_from_then_on() {
     let (mut world, places) = private_world(&["ana", "bo", "carol"]);
     let (bo, carol) = (world.id(1), world.id(2));

@@ -103,6 +103,8 @@ pub struct Server {
     pub refuse_details: Option<serde_json::Value>,
     /// Ops are refused so many times as if others had come first, and kept here.
     pub refuse_ops: u32,
+    /// It takes frames from before a removal, which it must not.
+    pub forgets_removals: bool,
     pub refused_ops: Vec<Vec<u8>>,
     pub bundle_fetches: u32,
     pub requests: Vec<String>,
@@ -152,6 +154,7 @@ impl Server {
             refuse_sends: None,
             refuse_details: None,
             refuse_ops: 0,
+            forgets_removals: false,
             refused_ops: Vec::new(),
             bundle_fetches: 0,
             requests: Vec::new(),
@@ -443,7 +446,7 @@ impl Server {
                 assert_eq!(frame.channel_id, *send.channel_id.as_bytes());
                 assert_eq!(frame.sender.user_id, *from.user_id.as_bytes());
                 assert!(frame.epoch <= logged.log.epoch());
-                if logged.log.shrunk_at().is_some_and(|shrunk| frame.epoch < shrunk) {
+                if !self.forgets_removals && logged.log.shrunk_at().is_some_and(|shrunk| frame.epoch < shrunk) {
                     return Err(Refusal { code: ErrorCode::StaleLog, details: Some(json!({ "head_seq": logged.log.epoch() })) });
                 }
                 log_seq = Some(logged.log.epoch());
@@ -803,11 +806,11 @@ impl Server {
     }
 
     fn session(&self, device_id: DeviceId) -> DeviceSession {
+        // For whoever looks at a real clock they are good for ever.
+        let far = Timestamp(253_402_300_799_000);
         let tokens = crate::protocol::auth::Tokens {
             access_token: "access".into(),
             access_expires_at: far,
-        // For whoever looks at a real clock they are good for ever.
-        let far = Timestamp(253_402_300_799_000);
             refresh_token: "refresh".into(),
             refresh_expires_at: far,
         };
