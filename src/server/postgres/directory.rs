@@ -16,7 +16,8 @@ use super::supervisor::run_as;
 use super::{PostgresError, ROLE};
 
 /// `sun_path` holds 108 bytes with the final zero; PostgreSQL adds `/.s.PGSQL.5432`.
-const SOCKET_DIR_MAX: usize = 107 - "/.s.PGSQL.5432".len();
+const SOCKET_DIR_MAX: usize = 107 - "/".len() - SOCKET.len();
+const SOCKET: &str = ".s.PGSQL.5432";
 /// The log starts anew beyond this size.
 const LOG_MAX: u64 = 16 * 1024 * 1024;
 /// How long a server that a killed `chat serve` left behind may take to stop.
@@ -90,43 +91,59 @@ impl Directory {
         Ok(())
     }
 
-    /// After a kill, the old server may still be stopping, or its pid file may name a process that is something else by
-    /// now. We hold the lock, so nobody else runs this cluster.
+    /// After a kill, the old server may still be stopping, and its files may name processes that are something else by now:
+    /// PostgreSQL takes any living process of its user for a server, and would never start again after a power cut. We hold
+    /// the lock, so nobody else runs this cluster.
     pub fn clear_stale_postmaster(&self) -> Result<(), PostgresError> {
-        let path = self.data.join("postmaster.pid");
-        let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) };
-        let pid = text.lines().next().and_then(|line| line.trim().parse().ok()).and_then(Pid::from_raw);
-        let Some(pid) = pid.filter(|pid| self.is_our_server(*pid)) else {
-            return std::fs::remove_file(&path).map_err(PostgresError::io("cannot remove", &path));
-        };
-        tracing::info!(pid = pid.as_raw_nonzero().get(), "waiting for the PostgreSQL of a killed server to stop");
+        let pid_file = self.data.join("postmaster.pid");
         let begun = Instant::now();
-        let mut signal = Signal::INT;
-        while self.is_our_server(pid) {
+        let mut told = false;
+        loop {
+            let named = named_in(&pid_file);
+            let alive = self.servers(named);
+            let Some(first) = alive.first() else { break };
+            if !told {
+                tracing::info!(pid = first.as_raw_nonzero().get(), "waiting for the PostgreSQL of a killed server to stop");
+                told = true;
+            }
             if begun.elapsed() > STALE_DEADLINE {
-                return Err(PostgresError::Start(format!(
-                    "an older PostgreSQL (process {}) does not stop",
-                    pid.as_raw_nonzero()
-                )));
+                let pid = first.as_raw_nonzero();
+                return Err(PostgresError::Start(format!("an older PostgreSQL (process {pid}) does not stop")));
             }
+            // They may end between the check and the signal.
             if begun.elapsed() > STALE_DEADLINE / 2 {
-                signal = Signal::QUIT;
+                for pid in alive {
+                    let _ = kill_process(pid, Signal::QUIT);
+                }
+            } else if let Some(postmaster) = named.filter(|named| alive.contains(named)) {
+                // What lost its postmaster ends by itself.
+                let _ = kill_process(postmaster, Signal::INT);
             }
-            // It may end between the check and the signal.
-            let _ = kill_process(pid, signal);
             std::thread::sleep(Duration::from_millis(10));
+        }
+        for path in [pid_file, self.socket_dir.join(SOCKET), self.socket_dir.join(format!("{SOCKET}.lock"))] {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(PostgresError::io("cannot remove", &path)(error));
+                }
+                _ => {}
+            }
         }
         Ok(())
     }
 
-    /// Alive, and working in our directory.
-    fn is_our_server(&self, pid: Pid) -> bool {
-        let link = PathBuf::from(format!("/proc/{}/cwd", pid.as_raw_nonzero()));
-        match std::fs::read_link(link) {
-            Ok(cwd) => cwd == self.data,
-            // Without /proc (macOS) a live process has to be taken at its word; with it, no link means that it is gone.
-            Err(_) => !Path::new("/proc/self").exists() && test_kill_process(pid).is_ok(),
-        }
+    /// The living processes of a PostgreSQL in our directory: all of them work in it, the postmaster and what it started.
+    fn servers(&self, named: Option<Pid>) -> Vec<Pid> {
+        let Ok(processes) = std::fs::read_dir("/proc") else {
+            // Without /proc (macOS) a living process has to be taken at its word.
+            return named.filter(|pid| test_kill_process(*pid).is_ok()).into_iter().collect();
+        };
+        let ours = |process: &PathBuf| {
+            std::fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd == self.data)
+                && std::fs::read(process.join("comm")).is_ok_and(|name| name.starts_with(b"postgres"))
+        };
+        let processes = processes.filter_map(|entry| Some(entry.ok()?.path())).filter(ours);
+        processes.filter_map(|process| Pid::from_raw(process.file_name()?.to_str()?.parse().ok()?)).collect()
     }
 
     /// The last lines of PostgreSQL's log, for an error message.
@@ -139,6 +156,11 @@ impl Directory {
         let text = last_lines(&String::from_utf8_lossy(&text), 4);
         (!text.is_empty()).then_some(text)
     }
+}
+
+/// The process in the first line of a lock file.
+fn named_in(path: &Path) -> Option<Pid> {
+    Pid::from_raw(std::fs::read_to_string(path).ok()?.lines().next()?.trim().parse().ok()?)
 }
 
 /// The major version that made a cluster; none when there is none.
@@ -235,4 +257,63 @@ fn socket_dir(root: &Path) -> Result<PathBuf, PostgresError> {
 fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     lines.get(lines.len().saturating_sub(count)..).unwrap_or_default().join(" | ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt as _;
+    use std::process::Child;
+
+    use super::*;
+
+    fn directory() -> (tempfile::TempDir, Directory) {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::prepare(&folder.path().join("data"), &Owner::Ourselves).unwrap();
+        make_dir(&directory.data, 0o700).unwrap();
+        (folder, directory)
+    }
+
+    /// A program of this name that only waits, in the directory.
+    fn idle(folder: &Path, name: &str, directory: &Directory) -> Child {
+        let program = folder.join(name);
+        std::os::unix::fs::symlink("/bin/sh", &program).unwrap();
+        let mut command = Command::new(&program);
+        command.arg0("sh").args(["-c", "read line"]).stdin(Stdio::piped()).current_dir(&directory.data);
+        command.spawn().unwrap()
+    }
+
+    fn lock_files(directory: &Directory, pid: u32) -> [PathBuf; 2] {
+        let files = [directory.data.join("postmaster.pid"), directory.socket_dir.join(format!("{SOCKET}.lock"))];
+        for file in &files {
+            std::fs::write(file, format!("{pid}\n{}\n", directory.data.display())).unwrap();
+        }
+        files
+    }
+
+    #[test]
+    fn files_of_a_dead_server_that_name_a_living_process_do_not_keep_it_from_starting() {
+        let (folder, directory) = directory();
+        let mut other = idle(folder.path(), "editor", &directory);
+        for pid in [std::process::id(), other.id()] {
+            let files = lock_files(&directory, pid);
+            std::fs::write(directory.socket_dir.join(SOCKET), "").unwrap();
+            directory.clear_stale_postmaster().unwrap();
+            assert!(files.iter().all(|file| !file.exists()) && !directory.socket_dir.join(SOCKET).exists());
+        }
+        assert!(other.try_wait().unwrap().is_none(), "it belongs to somebody else");
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_older_server_is_stopped_before_its_files_go() {
+        use std::os::unix::process::ExitStatusExt as _;
+        let (folder, directory) = directory();
+        let mut server = idle(folder.path(), "postgres", &directory);
+        let files = lock_files(&directory, server.id());
+        directory.clear_stale_postmaster().unwrap();
+        assert_eq!(server.wait().unwrap().signal(), Some(Signal::INT.as_raw()));
+        assert!(files.iter().all(|file| !file.exists()));
+    }
 }
