@@ -6,7 +6,7 @@
 //!
 //! `keys` this device · `sync`, `snapshot` and `events` streams in step · `outbox`, `turns` and `unsent` what waits · `contacts` and `gossip` whom we know
 //! by which keys ·
-//! `sessions`, `receive`, `held` and `gaps` frames of devices · `membership` and `forks` who belongs where · `groups` channel keys · `timeline` and `lines` what was
+//! `sessions`, `receive`, `held` and `gaps` frames of devices · `membership`, `feed`, `views` and `forks` who belongs where · `groups` channel keys · `timeline` and `lines` what was
 //! said · `places` and `tree` what the server shows · `commands`, `errands` and `ops` what the user asks for.
 //!
 //! Nothing here acts at once: every step ends in [`Engine::pump`], which looks at what is wanted and possible and asks for
@@ -17,6 +17,7 @@ mod contacts;
 mod db;
 mod errands;
 mod events;
+mod feed;
 mod forks;
 mod gaps;
 mod gossip;
@@ -43,6 +44,7 @@ mod timeline;
 mod tree;
 mod turns;
 mod unsent;
+mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -75,7 +77,7 @@ pub struct Engine {
     contacts: BTreeMap<UserId, Contact>,
     lists: contacts::Lists,
     logs: BTreeMap<LogId, membership::LogState>,
-    feeds: BTreeMap<LogId, membership::LogFeed>,
+    feeds: BTreeMap<LogId, feed::LogFeed>,
     own_chains: BTreeMap<ChannelId, groups::Own>,
     peer_chains: groups::PeerChains,
     sessions: sessions::Sessions,
@@ -218,7 +220,7 @@ impl Engine {
             self.timers.clock_set_back();
             self.outbox.clock_set_back();
             self.ops_clock_set_back(last - now);
-            self.feeds.values_mut().for_each(membership::LogFeed::clock_set_back);
+            self.feeds.values_mut().for_each(feed::LogFeed::clock_set_back);
             self.woken = None;
         }
     }

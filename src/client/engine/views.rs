@@ -1,0 +1,137 @@
+//! What members tell each other of a membership log (`crypto.md` 11.6): where it begins, how far it goes, and which ops they saw.
+//! It is compared with what the server shows; it never takes the place of a verified op.
+
+use crate::client::model::{Problem, ProblemKind};
+use crate::client::store::{StoreError, Table};
+use crate::crypto::content::{Body, MembershipOps};
+use crate::crypto::membership::Op;
+use crate::protocol::ids::{ChannelId, LogId, UserId};
+
+use super::db::key;
+use super::feed::Feed;
+use super::membership::LogState;
+use super::{Cx, Engine};
+
+/// The head that a member named last.
+fn claim_key(log_id: LogId) -> Vec<u8> {
+    key(&[b"head/", log_id.as_bytes()])
+}
+
+pub(super) fn pin_key(log_id: LogId) -> Vec<u8> {
+    key(&[b"genesis/", log_id.as_bytes()])
+}
+
+impl Engine {
+    /// A member tells where a log stands (`crypto.md` 11.6).
+    pub(super) fn take_membership_ops(&mut self, cx: &mut Cx<'_>, from: UserId, ops: &MembershipOps) -> Result<(), StoreError> {
+        let Ok(log_id) = <[u8; 16]>::try_from(ops.log_id.as_slice()).map(LogId::from_bytes) else { return Ok(()) };
+        let Ok(genesis) = Op::parse(&ops.genesis) else { return Ok(()) };
+        if genesis.log_id != *log_id.as_bytes() || genesis.seq != 0 {
+            return Ok(());
+        }
+        let Some(contact) = self.contacts.get(&from) else { return Ok(()) };
+        let is_current = |state: &LogState| {
+            state.log.member(from.as_bytes()).is_some_and(|member| member.identity == *contact.identity().as_bytes())
+        };
+        if self.logs.get(&log_id).is_some_and(|state| !is_current(state)) {
+            return Ok(());
+        }
+        if !self.pin_told(cx, log_id, &genesis.head)? {
+            cx.notice(
+                Problem::new(
+                    ProblemKind::Crypto,
+                    format!(
+                        "{} knows another beginning of a membership log than the server shows here.",
+                        self.name_of(from).raw()
+                    ),
+                )
+                .hint("The server may be showing you different members. Ask an admin."),
+            );
+            return Ok(());
+        }
+        if let Ok(head) = <[u8; 32]>::try_from(ops.head.as_slice()) {
+            cx.db.save(Table::Account, claim_key(log_id), &(from, ops.head_seq, head))?;
+        }
+        if self.logs.contains_key(&log_id) {
+            for op in &ops.ops {
+                if let Ok(parsed) = Op::parse(op)
+                    && parsed.log_id == *log_id.as_bytes()
+                {
+                    self.hold_op(cx, log_id, parsed.seq, op.clone(), Feed::Member)?;
+                }
+            }
+            self.advance_log(cx, log_id)?;
+            if !self.knows_log_to(log_id, ops.head_seq) {
+                // Looked up, not believed: a number that somebody names must not keep this client from sending.
+                self.look_at_log(log_id);
+            }
+        }
+        self.check_claim(cx, log_id)
+    }
+
+    /// Tells a user where a log stands: the other view of a fork, or a first pin.
+    pub(super) fn tell_membership(
+        &mut self,
+        cx: &mut Cx<'_>,
+        to: UserId,
+        log_id: LogId,
+        channel_id: Option<ChannelId>,
+    ) -> Result<(), StoreError> {
+        let Some(state) = self.logs.get(&log_id) else { return Ok(()) };
+        let (epoch, head) = (state.log.epoch(), state.log.newest_head());
+        let stored = self.stored_ops(cx, log_id)?;
+        let Some(genesis) = stored.first().cloned() else { return Ok(()) };
+        let recent = stored.into_iter().skip(1).rev().take(20).collect::<Vec<_>>();
+        let body = Body::MembershipOps(MembershipOps {
+            channel_id: channel_id.map_or_else(|| log_id.as_bytes().to_vec(), |id| id.as_bytes().to_vec()),
+            log_id: log_id.as_bytes().to_vec(),
+            genesis,
+            head_seq: epoch,
+            head: head.to_vec(),
+            ops: recent.into_iter().rev().collect(),
+        });
+        self.send_control(cx, to, body)
+    }
+
+    /// Whether the log led to the head that a member named (`crypto.md` 11.6); looked at when it has come so far.
+    pub(super) fn check_claim(&mut self, cx: &mut Cx<'_>, log_id: LogId) -> Result<(), StoreError> {
+        let at = claim_key(log_id);
+        let Some((from, seq, head)) = cx.db.load::<(UserId, u64, [u8; 32])>(Table::Account, &at)? else { return Ok(()) };
+        let Some(state) = self.logs.get(&log_id).filter(|state| state.log.epoch() >= seq) else { return Ok(()) };
+        if state.log.head(seq) != Some(&head) {
+            cx.notice(
+                Problem::new(
+                    ProblemKind::Crypto,
+                    format!("{} sees another history of members than this client does.", self.name_of(from).raw()),
+                )
+                .hint("The server may be showing different membership to different people. Ask an admin."),
+            );
+        }
+        cx.db.delete(Table::Account, at);
+        Ok(())
+    }
+
+    /// The genesis that an invite link names. The user chose the link, so it displaces what somebody else said of a log that
+    /// is not known yet.
+    pub(super) fn pin_invited(&mut self, cx: &mut Cx<'_>, log_id: LogId, genesis: &[u8; 32]) -> bool {
+        match self.logs.get(&log_id) {
+            Some(state) => state.log.genesis() == *genesis,
+            None => {
+                cx.db.put(Table::Account, pin_key(log_id), *genesis);
+                true
+            }
+        }
+    }
+
+    /// The genesis that a contact names: it displaces nothing.
+    fn pin_told(&mut self, cx: &mut Cx<'_>, log_id: LogId, genesis: &[u8; 32]) -> Result<bool, StoreError> {
+        match (self.logs.get(&log_id), cx.db.get(Table::Account, &pin_key(log_id))?) {
+            (Some(state), _) => Ok(state.log.genesis() == *genesis),
+            (None, Some(pin)) => Ok(pin.as_slice() == genesis),
+            (None, None) => {
+                cx.db.put(Table::Account, pin_key(log_id), *genesis);
+                Ok(true)
+            }
+        }
+    }
+}
