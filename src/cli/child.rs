@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
 use crate::client::model::{Problem, ProblemKind};
+use crate::server::postgres::end_with_us;
 
 /// The first start makes a cluster.
 const START_DEADLINE: Duration = Duration::from_secs(90);
@@ -64,9 +66,9 @@ impl Server {
 
     /// SIGTERM: drain, stop the database, end.
     pub async fn stop(&mut self) {
-        if let Some(pid) = self.child.id().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())) {
+        if let Some(pid) = self.child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
             // It may have ended by itself.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            let _ = kill_process(pid, Signal::TERM);
         }
         if tokio::time::timeout(Duration::from_secs(20), self.child.wait()).await.is_err() {
             let _ = self.child.kill().await;
@@ -115,5 +117,7 @@ fn spawn(address: &str, data_dir: &Path, log: &Path, settings: &[(&str, String)]
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log);
+    // Also when we are killed, nothing of it stays.
+    end_with_us(&mut command, Signal::TERM);
     Command::from(command).kill_on_drop(true).spawn().map_err(cannot)
 }

@@ -9,10 +9,11 @@ mod script;
 use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
-use super::Globals;
+use super::{Globals, Stop, ended_by_signal};
 use crate::client::model::{Problem, ProblemKind};
 
 #[derive(Debug, Args)]
@@ -23,21 +24,33 @@ pub struct DemoArgs {
 }
 
 /// # Errors
-/// When anything that the demonstration claims did not hold.
-pub fn run(args: DemoArgs, globals: &Globals) -> Result<(), Problem> {
+/// When anything that the demonstration claims did not hold, or a signal ended it.
+pub fn run(args: DemoArgs, globals: &Globals) -> Result<(), Stop> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| Problem::new(ProblemKind::Failed, format!("cannot start: {e}")))?;
     let stage = Stage::new()?;
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    let result = if terminal && !args.script {
-        runtime.block_on(script::open_as_alice(&stage, globals))
-    } else {
-        runtime.block_on(script::play(&stage))
-    };
-    runtime.shutdown_timeout(std::time::Duration::from_secs(10));
+    let result = runtime.block_on(async {
+        if terminal && !args.script {
+            let scene = unless_signalled(script::set_the_scene(&stage)).await?;
+            // The terminal client hears the signals itself.
+            Ok(script::open_as_alice(&stage, scene, globals).await?)
+        } else {
+            unless_signalled(script::play(&stage)).await
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_secs(10));
     result
+}
+
+/// A signal drops the work, and with it the server.
+async fn unless_signalled<T>(work: impl Future<Output = Result<T, Problem>>) -> Result<T, Stop> {
+    tokio::select! {
+        result = work => Ok(result?),
+        stop = ended_by_signal() => Err(stop),
+    }
 }
 
 /// The folder in which everything of the demonstration lives; removed at the end.
@@ -63,7 +76,13 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.dir);
+        // The PostgreSQL of a server that was killed takes a moment to end, and writes until then.
+        for _ in 0..100 {
+            if std::fs::remove_dir_all(&self.dir).is_ok() || !self.dir.exists() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 }
 

@@ -165,7 +165,7 @@ fn dispatch(command: Command, globals: &Globals) -> Result<(), Stop> {
     match command {
         Command::Serve(args) => Ok(serve::run(args, globals)?),
         Command::Tui(args) => tui::run(args, globals),
-        Command::Demo(args) => Ok(demo::run(args, globals)?),
+        Command::Demo(args) => demo::run(args, globals),
         Command::Register(args) => register::run(args, globals),
         Command::Login(args) => login::run(args, globals),
         Command::Logout => logout::run(globals),

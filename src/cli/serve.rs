@@ -90,7 +90,8 @@ async fn serve(config: Config) -> Result<(), Problem> {
         let _ = tokio::task::spawn_blocking(move || cluster.stop()).await;
     }
     result.map_err(|e| {
-        Problem::new(ProblemKind::Failed, format!("{e:#}")).hint("`chat doctor --server` looks at all that can be wrong.")
+        Problem::new(ProblemKind::Failed, format!("{e:#}"))
+            .hint("`chat doctor --server` looks for what can be wrong before a start.")
     })
 }
 

@@ -94,6 +94,11 @@ impl Target {
             found => return Ok(found?),
         };
         let Self::User(user) = self else { return Err(missing.into()) };
+        if *user == session.account.username.raw() {
+            return Err(Problem::new(ProblemKind::NotFound, "there are no direct messages to oneself")
+                .hint("Notes to yourself have a place in a private channel of a community of your own.")
+                .into());
+        }
         let people = match session.call(Command::FindPeople { query: user.clone() }).await? {
             Answer::People(people) => people,
             _ => Vec::new(),

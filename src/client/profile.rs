@@ -43,7 +43,11 @@ impl Directories {
     }
 
     fn resolve(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, Problem> {
-        let own = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        // Absolute, since others read where the socket is.
+        let own = |name: &str| {
+            let path = variable(name).filter(|value| !value.is_empty()).map(PathBuf::from)?;
+            Some(std::path::absolute(&path).unwrap_or(path))
+        };
         let xdg = etcetera::base_strategy::Xdg::new().ok();
         let pick = |ours: &str, theirs: Option<PathBuf>| {
             own(ours).or_else(|| theirs.map(|dir| dir.join("chat"))).ok_or_else(|| {
@@ -297,6 +301,8 @@ mod tests {
         let found = Directories::resolve(|name| (name == "CHAT_DATA_DIR").then(|| OsString::from("/somewhere"))).unwrap();
         assert_eq!(found.data, Path::new("/somewhere"));
         assert!(found.config.ends_with("chat"));
+        let found = Directories::resolve(|name| (name == "CHAT_RUNTIME_DIR").then(|| OsString::from("here"))).unwrap();
+        assert!(found.runtime.is_some_and(|path| path.is_absolute() && path.ends_with("here")));
     }
 
     #[test]

@@ -290,6 +290,8 @@ pub async fn settle(events: &mut Events) -> Result<(Arc<Account>, Vec<ClientEven
                     return Ok(account);
                 }
                 ClientEvent::Notice(problem) => return Err(problem.clone()),
+                // The client of another process, which was about to end when it greeted.
+                ClientEvent::Closed => return Err(super::ended()),
                 ClientEvent::Connection(Connection::LoggedOut { why }) => {
                     return Err(Problem::new(ProblemKind::Auth, why.raw()).hint("Log in again with `chat login`."));
                 }
@@ -332,8 +334,9 @@ fn refusal(error: ErrorInfo) -> Problem {
             Problem::new(ProblemKind::Usage, message)
         }
         ErrorCode::Suspended => Problem::new(ProblemKind::Permission, message).hint("Ask whoever runs the server."),
-        ErrorCode::Forbidden => Problem::new(ProblemKind::Permission, message)
-            .hint("Ask whoever runs the server for an invitation, and give its code when asked, or with --invite-file."),
+        ErrorCode::Forbidden => Problem::new(ProblemKind::Permission, message).hint(
+            "Ask whoever runs the server: an invitation helps where accounts are made by invitation (give its code when asked, or with --invite-file).",
+        ),
         ErrorCode::RateLimited | ErrorCode::SlowMode => {
             let wait = error.details.and_then(|details| serde_json::from_value::<RetryAfter>(details).ok());
             let hint = wait.map_or_else(
@@ -449,6 +452,14 @@ mod tests {
             let probed = Server::ask_what_it_is(url, transport, settings).await;
             assert!(probed.is_err_and(|problem| problem.text.raw().contains("is not a chat server")));
         }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_ends_instead_of_opening_is_not_waited_for() {
+        // As in a client that is attached: a sender outlives the other process.
+        let (sender, mut events) = tokio::sync::mpsc::channel(4);
+        sender.send(ClientEvent::Closed).await.unwrap();
+        assert_eq!(settle(&mut events).await.unwrap_err(), super::super::ended());
     }
 
     #[tokio::test]

@@ -371,6 +371,10 @@ mod tests {
         let (_dir, sources) = with_file("[server]\nname = \"x\"\n[server.database]\npool_size = 1\n");
         let error = Config::load(&sources).unwrap_err().to_string();
         assert!(error.ends_with("chat.toml:4:13: server.database.pool_size: is 1, must be between 2 and 1000"), "{error}");
+        for name in ["", " ", "a\\u001bb", &"x".repeat(65)] {
+            let error = Config::load(&with_file(&format!("[server]\nname = \"{name}\"\n")).1).unwrap_err().to_string();
+            assert!(error.contains(":2:8: server.name: is 1 to 64 characters"), "{name}: {error}");
+        }
         let (_dir, sources) = with_file("[server\n");
         assert!(Config::load(&sources).unwrap_err().to_string().contains(":1:"));
         let (_dir, mut sources) = with_file("");

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::protocol::auth::Registration;
-use crate::protocol::limits;
+use crate::protocol::limits::{self, SERVER_NAME_MAX};
 
 use load::Layers;
 
@@ -258,6 +258,13 @@ impl Config {
         if !is_address(&server.listen) {
             let message = format!("`{}` is not an address and a port, such as 127.0.0.1:8008", server.listen);
             return Err(ConfigError::value("server.listen", message));
+        }
+        if server.name.trim().is_empty()
+            || server.name.chars().count() > SERVER_NAME_MAX
+            || server.name.chars().any(char::is_control)
+        {
+            let message = format!("is 1 to {SERVER_NAME_MAX} characters, none of them a control character");
+            return Err(ConfigError::value("server.name", message));
         }
         if !is_filter(&server.log.level) {
             let message = format!("`{}` is not a log level, such as info, debug, or info,chat::server=debug", server.log.level);

@@ -14,6 +14,8 @@ pub const COMMUNITY_NAME_MAX: usize = 64;
 pub const TOPIC_MAX: usize = 512;
 pub const BIO_MAX: usize = 2000;
 pub const DEVICE_NAME_MAX: usize = 64;
+/// Characters of the name by which a server calls itself.
+pub const SERVER_NAME_MAX: usize = 64;
 /// Bytes of a TC/1 frame (`crypto.md` 8).
 pub const CIPHERTEXT_MAX: usize = 65_536;
 pub const NONCE_LEN: usize = 12;

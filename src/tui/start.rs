@@ -30,7 +30,7 @@ pub async fn start(mut host: ClientHost, setup: Option<SetupScreen>) -> Result<O
 
     let (say, mut signals) = mpsc::channel(16);
     runtime::listen(say.clone()).map_err(failed)?;
-    watch_for_hang_up(move || {
+    let watch = watch_for_hang_up(move || {
         let _ = say.try_send(Signal::End(129));
     })
     .map_err(failed)?;
@@ -41,6 +41,7 @@ pub async fn start(mut host: ClientHost, setup: Option<SetupScreen>) -> Result<O
     // The user's shell comes back at once; the store is closed behind it.
     drop(screen);
     host.close().await;
+    drop(watch);
     // A terminal that is gone cannot be told why.
     Ok(ended.unwrap_or(Some(129)).map(|code| code.saturating_sub(128)))
 }

@@ -193,12 +193,14 @@ fn restore_on_panic() {
 }
 
 /// Watches for the terminal's death, which crossterm does not notice: calls `on_hang_up` once, and ends the process a moment later
-/// whatever else happens.
+/// whatever else happens, unless the watch was dropped: then everything is put away.
 ///
 /// # Errors
 /// When no thread can be started.
 #[allow(clippy::exit)]
-pub fn watch_for_hang_up(on_hang_up: impl FnOnce() + Send + 'static) -> io::Result<()> {
+pub fn watch_for_hang_up(on_hang_up: impl FnOnce() + Send + 'static) -> io::Result<HangUpWatch> {
+    let watch = Arc::new(());
+    let watched = Arc::downgrade(&watch);
     std::thread::Builder::new().name("hang-up".to_owned()).spawn(move || {
         let stdin = io::stdin();
         loop {
@@ -213,10 +215,16 @@ pub fn watch_for_hang_up(on_hang_up: impl FnOnce() + Send + 'static) -> io::Resu
         OURS.store(false, Ordering::SeqCst);
         on_hang_up();
         std::thread::sleep(HANG_UP);
-        std::process::exit(129);
+        if watched.strong_count() > 0 {
+            std::process::exit(129);
+        }
     })?;
-    Ok(())
+    Ok(HangUpWatch(watch))
 }
+
+/// As long as it lives, the process does not outlive its terminal.
+#[must_use]
+pub struct HangUpWatch(#[allow(dead_code)] Arc<()>);
 
 /// A crossterm backend that gathers a frame and writes it at once, inside a synchronized update where the terminal knows that.
 ///

@@ -9,6 +9,7 @@ use crate::cli::Globals;
 use crate::client::command::{Command, InviteText, Place};
 use crate::client::event::{Answer, ClientEvent};
 use crate::client::model::{Body, Problem, TimelineItem};
+use crate::protocol::auth::SecretText;
 use crate::protocol::communities::Visibility;
 use crate::protocol::ids::{ChannelId, CommunityId};
 use crate::tui::text::Clean;
@@ -111,12 +112,21 @@ pub async fn play(stage: &Stage) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Opens the terminal client as Alice in the seeded community; Bob and Carol answer.
-pub async fn open_as_alice(stage: &Stage, globals: &Globals) -> Result<(), Problem> {
+/// What Alice comes into.
+pub struct Scene {
+    server: Server,
+    passphrase: SecretText,
+    bob: Person,
+    carol: Person,
+}
+
+/// A seeded community; Bob and Carol are there, and Alice's profile waits for her.
+pub async fn set_the_scene(stage: &Stage) -> Result<Scene, Problem> {
     say("starting a server, Bob and Carol …");
-    let mut server = Server::start(&stage.path("server"), &stage.path("server.log"), Vec::new()).await?;
-    let secrets: Vec<Secrets> = ["Alice", "Bob", "Carol"].into_iter().map(Secrets::of).collect();
-    let mut cast = gather(stage, &server, &secrets).await?;
+    let server = Server::start(&stage.path("server"), &stage.path("server.log"), Vec::new()).await?;
+    let [for_alice, for_bob, for_carol] = ["Alice", "Bob", "Carol"].map(Secrets::of);
+    let passphrase = for_alice.passphrase.clone();
+    let mut cast = gather(stage, &server, &[for_alice, for_bob, for_carol]).await?;
     let general = Place { channel_id: cast.general, thread: None };
     let root = cast
         .bob
@@ -133,20 +143,20 @@ pub async fn open_as_alice(stage: &Stage, globals: &Globals) -> Result<(), Probl
         )
         .await?;
     let Cast { alice, bob, carol, .. } = cast;
+    // The TUI opens the profile itself, as it would any other.
+    alice.close().await;
+    Ok(Scene { server, passphrase, bob, carol })
+}
+
+/// Opens the terminal client as Alice; Bob and Carol answer.
+pub async fn open_as_alice(stage: &Stage, scene: Scene, globals: &Globals) -> Result<(), Problem> {
+    let Scene { mut server, passphrase, bob, carol } = scene;
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let bots = [
         tokio::spawn(answer(bob, "Bob here: received and decrypted.", stopped.clone())),
         tokio::spawn(answer(carol, "Carol too.", stopped)),
     ];
-    // The TUI opens the profile itself, as it would any other.
-    alice.close().await;
-    let result = crate::cli::tui::open(
-        &person::directories(stage),
-        "alice",
-        secrets.first().map(|alice| alice.passphrase.clone()),
-        globals,
-    )
-    .await;
+    let result = crate::cli::tui::open(&person::directories(stage), "alice", Some(passphrase), globals).await;
     let _ = stop.send(true);
     for bot in bots {
         let _ = bot.await;

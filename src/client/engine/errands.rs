@@ -153,7 +153,11 @@ impl Engine {
             (Errand::Preview { .. }, Err(failure))
                 if matches!(failure.code(), Some(ErrorCode::Forbidden | ErrorCode::NotFound)) =>
             {
-                Err(failure.problem().hint("Ask for a new invite."))
+                let mut problem = failure.problem();
+                if problem.kind == ProblemKind::NotFound {
+                    problem.text = "There is no such invite.".into();
+                }
+                Err(problem.hint("Ask for a new invite."))
             }
             (_, Err(failure)) => failed(&failure),
             (Errand::Older { place, limit, before, .. }, Ok(body)) => match body.parse::<History>() {

@@ -219,6 +219,11 @@ impl ServerUrl {
             }
             _ => return Err(wrong("only https and http")),
         }
+        // An invite link names its server too.
+        let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+        if !bare && !url.path().starts_with("/i/") {
+            return Err(wrong("a server has a host and a port of its own, without a path"));
+        }
         url.set_path("/");
         url.set_query(None);
         url.set_fragment(None);
@@ -320,6 +325,10 @@ mod tests {
             ("https://localhost", "https://localhost"),
         ] {
             assert_eq!(ServerUrl::parse(text, false).unwrap().origin(), origin, "{text}");
+        }
+        for path in ["/chat", "/?x", "/#y"] {
+            let problem = ServerUrl::parse(&format!("https://example.org{path}"), false).unwrap_err();
+            assert!(problem.text.raw().contains("without a path"), "{path}: {problem:?}");
         }
         for bad in ["", "http://chat.example.org", "ftp://x", "https://", "https://u:p@x", "a b", "http://127.0.0.1.evil.org"] {
             assert_eq!(ServerUrl::parse(bad, false).unwrap_err().kind, ProblemKind::Usage, "{bad}");

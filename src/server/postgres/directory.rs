@@ -177,6 +177,9 @@ pub fn version_of(data: &Path) -> Result<Option<String>, PostgresError> {
 pub fn check_way(root: &Path, owner: &Owner) -> Result<(), PostgresError> {
     let absolute = std::path::absolute(root).map_err(PostgresError::io("cannot open", root))?;
     match absolute.ancestors().find_map(|path| path.canonicalize().ok()) {
+        Some(existing) if !existing.is_dir() => {
+            Err(PostgresError::io("cannot use", &existing)(std::io::ErrorKind::NotADirectory.into()))
+        }
         Some(existing) => refuse_closed(&existing, owner),
         None => Ok(()),
     }
@@ -303,6 +306,16 @@ mod tests {
         assert!(other.try_wait().unwrap().is_none(), "it belongs to somebody else");
         other.kill().unwrap();
         other.wait().unwrap();
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_directory_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let owner = Owner::Other { name: "x".into(), uid: 54_321, gid: 54_321 };
+        for path in [file.path(), &file.path().join("data")] {
+            let error = Directory::prepare(path, &owner).err().unwrap().to_string();
+            assert!(error.contains(&file.path().display().to_string()) && error.contains("not a directory"), "{error}");
+        }
     }
 
     #[cfg(target_os = "linux")]

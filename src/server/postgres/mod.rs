@@ -16,6 +16,7 @@ use binaries::Binaries;
 use directory::Directory;
 use owner::Owner;
 use supervisor::Supervisor;
+pub use supervisor::end_with_us;
 
 /// The superuser and the database of the cluster.
 const ROLE: &str = "chat";

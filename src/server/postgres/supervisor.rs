@@ -204,10 +204,9 @@ pub fn run_as<'a>(command: &'a mut Command, owner: &Owner, on_our_death: Option<
         Owner::Ourselves => None,
         Owner::Other { uid, gid, .. } => Some((*uid, *gid)),
     };
-    // SAFETY: between fork and exec only async-signal-safe system calls are made: setgroups, setgid, setuid, prctl, getppid.
+    // SAFETY: between fork and exec only async-signal-safe system calls are made: setgroups, setgid, setuid.
     #[allow(unsafe_code)]
     unsafe {
-        let parent = libc::getpid();
         command.pre_exec(move || {
             let check = |result: libc::c_int| if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) };
             if let Some((uid, gid)) = ids {
@@ -215,17 +214,34 @@ pub fn run_as<'a>(command: &'a mut Command, owner: &Owner, on_our_death: Option<
                 check(libc::setgid(gid))?;
                 check(libc::setuid(uid))?;
             }
-            #[cfg(target_os = "linux")]
-            if let Some(signal) = on_our_death {
-                // After the change of user, which clears it.
-                check(libc::prctl(libc::PR_SET_PDEATHSIG, signal.as_raw()))?;
-                if libc::getppid() != parent {
-                    return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
-                }
-            }
-            #[cfg(not(target_os = "linux"))]
-            let _ = (on_our_death, parent);
             Ok(())
-        })
+        });
     }
+    match on_our_death {
+        // After the change of user, which clears it.
+        Some(signal) => end_with_us(command, signal),
+        None => command,
+    }
+}
+
+/// On Linux, a signal to the command's process when the thread that started it ends, however that comes.
+pub fn end_with_us(command: &mut Command, signal: Signal) -> &mut Command {
+    #[cfg(target_os = "linux")]
+    // SAFETY: between fork and exec only async-signal-safe system calls are made: prctl, getppid.
+    #[allow(unsafe_code)]
+    unsafe {
+        let parent = libc::getpid();
+        command.pre_exec(move || {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, signal.as_raw()) != 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            if libc::getppid() != parent {
+                return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
+            }
+            Ok(())
+        });
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = signal;
+    command
 }

@@ -212,7 +212,10 @@ async fn an_invite_that_is_used_up_or_expired_says_so_and_ends_with_5() {
     dave.run_with_input(&["join", "-"], &links[1]).await.refused(5, &["expired", "new invite"]);
     let error = dave.run_with_input(&["join", "-", "--json"], &links[1]).await.error();
     assert_eq!((&error["type"], &error["exit"]), (&json!("error"), &json!(5)), "{error}");
+    let unknown = format!("{}x", links[0].split('#').next().unwrap());
+    dave.run_with_input(&["join", "-"], &unknown).await.refused(3, &["no such invite", "new invite"]);
     assert!(dave.run(&["channels", "--json"]).await.objects().is_empty());
+    dave.run(&["send", "@dave", "note"]).await.refused(3, &["to oneself"]);
 }
 
 #[tokio::test]
