@@ -120,13 +120,12 @@ BEGIN
         v_stale := stale_devices(p_channel, p_user, p_device, c_row, c_user, c_device, l_row, l_user, l_seq);
     END IF;
 
-    -- No step joins two of these lists by row: the work is linear in the batch.
+    -- No step joins two of these lists by row: the work is linear in the batch. What is only stored stays in its array until it
+    -- is stored: every step below would copy it.
     RETURN QUERY
     WITH asked AS (
-        SELECT * FROM unnest(p_id, p_channel, p_kind, p_user, p_device, p_thread, p_reply, p_target, p_ciphertext, p_nonce, p_files,
-                             p_hash, p_epoch, p_expires_in, p_limited) WITH ORDINALITY
-            AS a (id, channel_id, kind, user_id, device_id, thread_id, reply_to_id, target_id, ciphertext, nonce, files,
-                  hash, epoch, expires_in, limited, ord)
+        SELECT * FROM unnest(p_id, p_channel, p_kind, p_user, p_device, p_target, p_hash, p_epoch, p_expires_in, p_limited) WITH ORDINALITY
+            AS a (id, channel_id, kind, user_id, device_id, target_id, hash, epoch, expires_in, limited, ord)
     ), places AS MATERIALIZED (
         SELECT c.*, h.head_seq, greatest(v_now, date_trunc('milliseconds', h.last_at)) AS now_at,
                l.head_seq AS log_seq, l.shrink_seq AS epoch_min, l.shrink_seq + coalesce(o.shrink_seq, 0) AS shrink_seq
@@ -139,8 +138,7 @@ BEGIN
           LEFT JOIN LATERAL (SELECT x.shrink_seq FROM logs x
                               WHERE x.id = c.community_id AND c.community_id <> c.log_id OFFSET 0) o ON true
     ), judged AS (
-        SELECT a.ord, a.id, a.channel_id, a.kind, a.user_id, a.device_id, a.thread_id, a.reply_to_id, a.target_id, a.ciphertext,
-               a.nonce, a.files, a.hash, c.log_id, c.log_seq, c.shrink_seq, c.head_seq, c.slow_mode_s, c.now_at,
+        SELECT a.ord, a.channel_id, c.log_id, c.log_seq, c.shrink_seq, c.head_seq, c.slow_mode_s, c.now_at,
                least(a.expires_in, c.message_ttl_s) AS ttl, old.seq AS old_seq, old.created_at AS old_at, s.timed_out_until,
                s.last_sent_at,
                CASE
@@ -162,7 +160,7 @@ BEGIN
                         EXISTS (SELECT 1 FROM blocks b WHERE b.user_id = c.dm_low AND b.blocked_id = c.dm_high)
                         OR EXISTS (SELECT 1 FROM blocks b WHERE b.user_id = c.dm_high AND b.blocked_id = c.dm_low)
                       ) THEN 'blocked'
-                 WHEN (c.kind = 'dm') <> (a.ciphertext IS NULL) AND a.kind NOT IN ('pin', 'unpin') THEN 'validation'
+                 WHEN (c.kind = 'dm') <> (p_ciphertext[a.ord] IS NULL) AND a.kind NOT IN ('pin', 'unpin') THEN 'validation'
                  WHEN a.epoch > c.log_seq THEN 'validation'
                  WHEN a.epoch < c.epoch_min THEN 'stale_log'
                  WHEN a.target_id IS NOT NULL AND t.id IS NULL THEN 'not_found'
@@ -202,8 +200,9 @@ BEGIN
     ), stored AS (
         INSERT INTO messages (channel_id, seq, id, log_seq, kind, sender_id, sender_device, thread_id, reply_to_id, target_id,
                               ciphertext, nonce, file_ids, content_hash, created_at, expires_at)
-        SELECT n.channel_id, n.seq, n.id, n.log_seq, n.kind, n.user_id, n.device_id, n.thread_id, n.reply_to_id, n.target_id,
-               n.ciphertext, n.nonce, coalesce(n.files::uuid[], '{}'), n.hash, n.now_at, n.now_at + make_interval(secs => n.ttl)
+        SELECT n.channel_id, n.seq, p_id[n.ord], n.log_seq, p_kind[n.ord], p_user[n.ord], p_device[n.ord], p_thread[n.ord],
+               p_reply[n.ord], p_target[n.ord], p_ciphertext[n.ord], p_nonce[n.ord], coalesce(p_files[n.ord]::uuid[], '{}'),
+               p_hash[n.ord], n.now_at, n.now_at + make_interval(secs => n.ttl)
           FROM numbered n WHERE n.code = 'ok'
     ), copied AS (
         INSERT INTO message_copies (channel_id, seq, user_id, device_id, ciphertext, nonce)
@@ -216,8 +215,8 @@ BEGIN
          WHERE h.channel_id = n.channel_id
     ), slowed AS (
         INSERT INTO channel_states AS s (channel_id, user_id, last_sent_at)
-        SELECT DISTINCT ON (n.channel_id, n.user_id) n.channel_id, n.user_id, n.now_at
-          FROM numbered n WHERE n.code = 'ok' AND n.slow_mode_s > 0 AND n.kind IN ('message', 'poll')
+        SELECT DISTINCT ON (n.channel_id, p_user[n.ord]) n.channel_id, p_user[n.ord], n.now_at
+          FROM numbered n WHERE n.code = 'ok' AND n.slow_mode_s > 0 AND p_kind[n.ord] IN ('message', 'poll')
         ON CONFLICT (channel_id, user_id) DO UPDATE SET last_sent_at = EXCLUDED.last_sent_at
     )
     SELECT n.ord::integer, n.code, CASE n.code WHEN 'ok' THEN n.seq WHEN 'duplicate' THEN n.old_seq END,
