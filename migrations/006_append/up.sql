@@ -94,6 +94,48 @@ BEGIN
 END
 $$;
 
+-- Four questions that few rows ask. As functions they cost a call only where they are asked; as parts of the statement below, their
+-- plans would be set up for every batch.
+CREATE FUNCTION is_banned(p_log uuid, p_community uuid, p_user uuid) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN EXISTS (SELECT 1 FROM bans WHERE log_id IN (p_log, p_community) AND user_id = p_user);
+END
+$$;
+
+CREATE FUNCTION is_blocked(p_low uuid, p_high uuid) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN EXISTS (SELECT 1 FROM blocks WHERE user_id = p_low AND blocked_id = p_high)
+        OR EXISTS (SELECT 1 FROM blocks WHERE user_id = p_high AND blocked_id = p_low);
+END
+$$;
+
+-- Whether an earlier row of the batch is by the same user in the same channel.
+CREATE FUNCTION has_earlier(p_channel uuid[], p_user uuid[], p_ord bigint) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN EXISTS (SELECT 1 FROM unnest(p_channel, p_user) WITH ORDINALITY AS e (channel_id, user_id, ord)
+                    WHERE e.ord < p_ord AND e.channel_id = p_channel[p_ord] AND e.user_id = p_user[p_ord]);
+END
+$$;
+
+-- What keeps a user with this role (null in a direct message) from aiming a row of this kind at a target; null if nothing does.
+CREATE FUNCTION aim_fault(p_channel uuid, p_kind text, p_user uuid, p_role smallint, p_target uuid)
+RETURNS text LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    t record;
+BEGIN
+    SELECT m.channel_id, m.kind, m.sender_id, m.deleted_at INTO t FROM messages m WHERE m.id = p_target;
+    RETURN CASE
+        WHEN t.channel_id IS DISTINCT FROM p_channel THEN 'not_found'
+        WHEN t.deleted_at IS NOT NULL AND p_kind NOT IN ('delete', 'unpin') THEN 'not_found'
+        WHEN p_kind IN ('edit', 'reaction', 'poll_vote', 'delete') AND t.sender_id IS NULL AND t.kind <> 'webhook' THEN 'forbidden'
+        WHEN p_kind = 'edit' AND t.sender_id IS DISTINCT FROM p_user THEN 'forbidden'
+        WHEN p_kind = 'delete' AND t.sender_id IS DISTINCT FROM p_user AND coalesce(p_role, 0) < 1 THEN 'forbidden'
+        WHEN p_kind IN ('pin', 'unpin') AND p_role < 1 THEN 'forbidden'
+        WHEN p_kind = 'pin' AND pin_count(p_channel) >= 50 THEN 'conflict'
+    END;
+END
+$$;
+
 -- A batch of sends over several channels, in the order of the arrays; one answer for each, by its place (`ord`, from 1).
 -- The caller sees to it that no id occurs twice in a batch and that no row aims at another row of the same batch.
 -- c_*: copies and skipped devices of direct messages (skipped: ciphertext null); l_*: the device lists they were made for.
@@ -112,6 +154,10 @@ CREATE FUNCTION append_rows(
 DECLARE
     v_now timestamptz;
     v_stale jsonb[];
+    -- By place: seq of what was stored, and when a row was that slow mode counts.
+    v_seq bigint[];
+    v_slowed timestamptz[];
+    r record;
 BEGIN
     PERFORM lock_channels(p_channel);
     v_now := date_trunc('milliseconds', clock_timestamp());
@@ -122,7 +168,7 @@ BEGIN
 
     -- No step joins two of these lists by row: the work is linear in the batch. What is only stored stays in its array until it
     -- is stored: every step below would copy it.
-    RETURN QUERY
+    FOR r IN
     WITH asked AS (
         SELECT * FROM unnest(p_id, p_channel, p_kind, p_user, p_device, p_target, p_hash, p_epoch, p_expires_in, p_limited) WITH ORDINALITY
             AS a (id, channel_id, kind, user_id, device_id, target_id, hash, epoch, expires_in, limited, ord)
@@ -145,8 +191,7 @@ BEGIN
                  WHEN c.id IS NULL THEN 'not_found'
                  WHEN c.kind = 'dm' AND a.user_id NOT IN (c.dm_low, c.dm_high) THEN 'not_found'
                  WHEN c.kind <> 'dm' AND (m.role IS NULL OR c.log_id <> c.community_id AND o.role IS NULL) THEN
-                   CASE WHEN EXISTS (SELECT 1 FROM bans b WHERE b.log_id IN (c.log_id, c.community_id) AND b.user_id = a.user_id)
-                        THEN 'banned' ELSE 'not_found' END
+                   CASE WHEN is_banned(c.log_id, c.community_id, a.user_id) THEN 'banned' ELSE 'not_found' END
                  WHEN old.id IS NOT NULL THEN
                    CASE WHEN old.channel_id = a.channel_id AND old.sender_id = a.user_id AND old.sender_device = a.device_id
                              AND old.content_hash = a.hash THEN 'duplicate' ELSE 'id_reused' END
@@ -156,27 +201,19 @@ BEGIN
                  WHEN s.timed_out_until > v_now THEN 'timed_out'
                  WHEN c.archived AND a.kind <> 'delete' THEN 'archived'
                  WHEN (c.read_only OR c.kind = 'announcement') AND m.role < 1 AND a.kind <> 'delete' THEN 'read_only'
-                 WHEN c.kind = 'dm' AND (
-                        EXISTS (SELECT 1 FROM blocks b WHERE b.user_id = c.dm_low AND b.blocked_id = c.dm_high)
-                        OR EXISTS (SELECT 1 FROM blocks b WHERE b.user_id = c.dm_high AND b.blocked_id = c.dm_low)
-                      ) THEN 'blocked'
+                 WHEN c.kind = 'dm' AND is_blocked(c.dm_low, c.dm_high) THEN 'blocked'
                  WHEN (c.kind = 'dm') <> (p_ciphertext[a.ord] IS NULL) AND a.kind NOT IN ('pin', 'unpin') THEN 'validation'
                  WHEN a.epoch > c.log_seq THEN 'validation'
                  WHEN a.epoch < c.epoch_min THEN 'stale_log'
-                 WHEN a.target_id IS NOT NULL AND t.id IS NULL THEN 'not_found'
-                 WHEN a.target_id IS NOT NULL AND t.deleted_at IS NOT NULL AND a.kind NOT IN ('delete', 'unpin') THEN 'not_found'
-                 WHEN a.kind IN ('edit', 'reaction', 'poll_vote', 'delete') AND t.sender_id IS NULL AND t.kind <> 'webhook' THEN 'forbidden'
-                 WHEN a.kind = 'edit' AND t.sender_id IS DISTINCT FROM a.user_id THEN 'forbidden'
-                 WHEN a.kind = 'delete' AND t.sender_id IS DISTINCT FROM a.user_id AND coalesce(m.role, 0) < 1 THEN 'forbidden'
-                 WHEN a.kind IN ('pin', 'unpin') AND c.kind <> 'dm' AND m.role < 1 THEN 'forbidden'
-                 WHEN a.kind = 'pin' AND pin_count(a.channel_id) >= 50 THEN 'conflict'
-                 WHEN c.slow_mode_s > 0 AND m.role < 1 AND a.kind IN ('message', 'poll') AND (
-                        s.last_sent_at + make_interval(secs => c.slow_mode_s) > v_now
-                        OR EXISTS (SELECT 1 FROM unnest(p_channel, p_user) WITH ORDINALITY AS e (channel_id, user_id, ord)
-                                    WHERE e.ord < a.ord AND e.channel_id = a.channel_id AND e.user_id = a.user_id)
-                      ) THEN 'slow_mode'
-                 WHEN a.kind NOT IN ('pin', 'unpin') AND v_stale[a.ord] IS NOT NULL THEN 'stale_devices'
-                 ELSE 'ok'
+                 ELSE coalesce(
+                   CASE WHEN a.target_id IS NOT NULL THEN aim_fault(a.channel_id, a.kind, a.user_id, m.role, a.target_id) END,
+                   CASE
+                     WHEN c.slow_mode_s > 0 AND m.role < 1 AND a.kind IN ('message', 'poll') AND (
+                            s.last_sent_at + make_interval(secs => c.slow_mode_s) > v_now OR has_earlier(p_channel, p_user, a.ord)
+                          ) THEN 'slow_mode'
+                     WHEN a.kind NOT IN ('pin', 'unpin') AND v_stale[a.ord] IS NOT NULL THEN 'stale_devices'
+                     ELSE 'ok'
+                   END)
                END AS code
           FROM asked a
           LEFT JOIN places c ON c.id = a.channel_id
@@ -191,8 +228,6 @@ BEGIN
                               WHERE x.channel_id = c.id AND x.user_id = a.user_id OFFSET 0) s ON true
           LEFT JOIN LATERAL (SELECT x.id, x.channel_id, x.seq, x.sender_id, x.sender_device, x.content_hash, x.created_at
                                FROM messages x WHERE x.id = a.id OFFSET 0) old ON true
-          LEFT JOIN LATERAL (SELECT x.id, x.channel_id, x.kind, x.sender_id, x.deleted_at
-                               FROM messages x WHERE x.id = a.target_id OFFSET 0) t ON t.channel_id = a.channel_id
          -- Judged once, not again for the sorting below.
         OFFSET 0
     ), numbered AS MATERIALIZED (
@@ -204,32 +239,63 @@ BEGIN
                p_reply[n.ord], p_target[n.ord], p_ciphertext[n.ord], p_nonce[n.ord], coalesce(p_files[n.ord]::uuid[], '{}'),
                p_hash[n.ord], n.now_at, n.now_at + make_interval(secs => n.ttl)
           FROM numbered n WHERE n.code = 'ok'
-    ), copied AS (
-        INSERT INTO message_copies (channel_id, seq, user_id, device_id, ciphertext, nonce)
-        SELECT n.channel_id, n.seq, g.user_id, g.device_id, g.ciphertext, g.nonce
-          FROM unnest(c_row, c_user, c_device, c_ciphertext, c_nonce) AS g (ord, user_id, device_id, ciphertext, nonce)
-          JOIN numbered n USING (ord) WHERE n.code = 'ok' AND g.ciphertext IS NOT NULL
     ), moved AS (
         UPDATE channel_heads h SET head_seq = n.head_seq, last_at = n.now_at
           FROM (SELECT channel_id, max(seq) AS head_seq, max(now_at) AS now_at FROM numbered WHERE code = 'ok' GROUP BY channel_id) n
          WHERE h.channel_id = n.channel_id
-    ), slowed AS (
-        INSERT INTO channel_states AS s (channel_id, user_id, last_sent_at)
-        SELECT DISTINCT ON (n.channel_id, p_user[n.ord]) n.channel_id, p_user[n.ord], n.now_at
-          FROM numbered n WHERE n.code = 'ok' AND n.slow_mode_s > 0 AND p_kind[n.ord] IN ('message', 'poll')
-        ON CONFLICT (channel_id, user_id) DO UPDATE SET last_sent_at = EXCLUDED.last_sent_at
     )
-    SELECT n.ord::integer, n.code, CASE n.code WHEN 'ok' THEN n.seq WHEN 'duplicate' THEN n.old_seq END,
-           (extract(epoch FROM CASE n.code WHEN 'ok' THEN n.now_at WHEN 'duplicate' THEN n.old_at END) * 1000)::bigint,
-           n.log_id, n.log_seq, n.shrink_seq, (extract(epoch FROM n.now_at) * 1000)::bigint + n.ttl::bigint * 1000,
-           CASE n.code
-             WHEN 'stale_log' THEN jsonb_build_object('head_seq', n.log_seq)
-             WHEN 'stale_devices' THEN v_stale[n.ord]
-             WHEN 'timed_out' THEN jsonb_build_object('retry_after_ms', ceil(extract(epoch FROM n.timed_out_until - v_now) * 1000)::bigint)
-             WHEN 'slow_mode' THEN jsonb_build_object('retry_after_ms', greatest(1, ceil(extract(epoch FROM
-                    coalesce(n.last_sent_at, v_now) + make_interval(secs => n.slow_mode_s) - v_now) * 1000)::bigint))
-           END::text
-      FROM numbered n;
+    SELECT n.* FROM numbered n
+    LOOP
+        ord := r.ord;
+        code := r.code;
+        log_id := r.log_id;
+        log_seq := r.log_seq;
+        shrink_seq := r.shrink_seq;
+        seq := NULL;
+        created_ms := NULL;
+        expires_ms := NULL;
+        detail := NULL;
+        IF code = 'ok' THEN
+            seq := r.seq;
+            created_ms := extract(epoch FROM r.now_at) * 1000;
+            IF r.ttl IS NOT NULL THEN
+                expires_ms := created_ms + r.ttl * 1000::bigint;
+            END IF;
+            IF v_stale IS NOT NULL THEN
+                v_seq[ord] := seq;
+            END IF;
+            IF r.slow_mode_s > 0 THEN
+                v_slowed[ord] := r.now_at;
+            END IF;
+        ELSIF code = 'duplicate' THEN
+            seq := r.old_seq;
+            created_ms := extract(epoch FROM r.old_at) * 1000;
+        ELSE
+            detail := CASE code
+                WHEN 'stale_log' THEN jsonb_build_object('head_seq', log_seq)
+                WHEN 'stale_devices' THEN v_stale[ord]
+                WHEN 'timed_out' THEN
+                    jsonb_build_object('retry_after_ms', ceil(extract(epoch FROM r.timed_out_until - v_now) * 1000)::bigint)
+                WHEN 'slow_mode' THEN jsonb_build_object('retry_after_ms', greatest(1, ceil(extract(epoch FROM
+                    coalesce(r.last_sent_at, v_now) + make_interval(secs => r.slow_mode_s) - v_now) * 1000)::bigint))
+            END;
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+
+    IF v_seq IS NOT NULL THEN
+        INSERT INTO message_copies (channel_id, seq, user_id, device_id, ciphertext, nonce)
+        SELECT p_channel[g.ord], v_seq[g.ord], g.user_id, g.device_id, g.ciphertext, g.nonce
+          FROM unnest(c_row, c_user, c_device, c_ciphertext, c_nonce) AS g (ord, user_id, device_id, ciphertext, nonce)
+         WHERE v_seq[g.ord] IS NOT NULL AND g.ciphertext IS NOT NULL;
+    END IF;
+    IF v_slowed IS NOT NULL THEN
+        INSERT INTO channel_states AS s (channel_id, user_id, last_sent_at)
+        SELECT g.channel_id, g.user_id, max(v_slowed[g.ord])
+          FROM unnest(p_channel, p_user, p_kind) WITH ORDINALITY AS g (channel_id, user_id, kind, ord)
+         WHERE v_slowed[g.ord] IS NOT NULL AND g.kind IN ('message', 'poll') GROUP BY 1, 2
+        ON CONFLICT (channel_id, user_id) DO UPDATE SET last_sent_at = EXCLUDED.last_sent_at;
+    END IF;
 
     -- A delete takes effect at once: its target, and all that was aimed at it but the deletes themselves.
     IF 'delete' = ANY (p_kind) THEN
