@@ -15,6 +15,7 @@ pub mod jobs;
 pub mod limits;
 pub mod listen;
 pub mod membership;
+pub mod memory;
 pub mod openapi;
 pub mod password;
 pub mod permission;
@@ -52,6 +53,7 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
+    memory::return_large_blocks();
     let secret = secret::ServerSecret::load_or_create(&config.server.secret_file())?;
     db::migrate(database_url).await.context("cannot prepare the database")?;
     let database = db::Database::connect(database_url, config.server.database.pool_size).await?;
@@ -60,6 +62,7 @@ pub async fn serve(
     app.set_realtime(Arc::clone(&realtime));
     let router = router::router(Arc::clone(&app));
     let jobs = tokio::spawn(jobs::run(Arc::clone(&app)));
+    memory::return_free_pages();
 
     tracing::info!(address = %listener.local_addr()?, "listening");
     let limits = &app.config.limits;
