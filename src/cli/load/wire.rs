@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use serde::Deserialize;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
@@ -151,11 +152,11 @@ impl Seat {
             Message::Close(frame) => return Err(failed(format!("the server closed a socket: {frame:?}"))),
             _ => return Ok(Heard::Nothing),
         };
+        if let Some((id, seq)) = message_row(text) {
+            return Ok(Heard::Row { id, seq });
+        }
         let frame = Encoding::Json.decode(text.as_bytes()).map_err(|error| failed(format!("a frame cannot be read: {error}")))?;
         Ok(match frame {
-            ServerFrame::Event(StreamEvent { seq, event: StreamItem::Row(row), .. }) if row.kind == RowKind::Message => {
-                Heard::Row { id: row.id, seq }
-            }
             ServerFrame::Sent(SentFrame::Row(sent)) => Heard::Acked { id: sent.id, seq: sent.seq },
             ServerFrame::Error(error) => {
                 let id = error.reference.as_deref().and_then(|text| text.parse().ok());
@@ -168,6 +169,25 @@ impl Seat {
     pub fn is_control(&self) -> bool {
         self.control
     }
+}
+
+/// Id and seq of a frame that brings a message, read without the rest: the generator must leave the machine to what it measures.
+fn message_row(text: &str) -> Option<(MessageId, u64)> {
+    #[derive(Deserialize)]
+    struct Frame<'a> {
+        r#type: &'a str,
+        seq: Option<u64>,
+        #[serde(borrow)]
+        event: Option<Event<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct Event<'a> {
+        id: Option<MessageId>,
+        kind: Option<&'a str>,
+    }
+    let frame: Frame<'_> = serde_json::from_str(text).ok()?;
+    let event = frame.event.filter(|event| frame.r#type == "event" && event.kind == Some("message"))?;
+    event.id.zip(frame.seq)
 }
 
 /// The event that the server would make of a send, made here: a control passes it on, so its readers decode what ours do.
@@ -200,6 +220,38 @@ fn echo(room: &Room, send: Send, seat: &Seat) -> Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_is_found_in_what_a_client_would_decode() {
+        let (id, channel_id) = (MessageId::from_bytes([7; 16]), crate::protocol::ids::ChannelId::from_bytes([9; 16]));
+        let row = Row {
+            id,
+            channel_id,
+            seq: 5,
+            log_seq: Some(3),
+            kind: RowKind::Message,
+            sender_id: None,
+            sender_device: None,
+            thread_id: None,
+            reply_to_id: None,
+            target_id: None,
+            ciphertext: Some(vec![1; 424].into()),
+            nonce: Some([0; 12].into()),
+            body: None,
+            file_ids: Vec::new(),
+            created_at: Timestamp(0),
+            expires_at: None,
+            deleted_at: None,
+            quarantined: false,
+        };
+        let text = |row: Row| {
+            let event = StreamEvent { stream: channel_id.into(), seq: 5, event: StreamItem::Row(Box::new(row)) };
+            String::from_utf8(Encoding::Json.encode(&ServerFrame::Event(event)).unwrap()).unwrap()
+        };
+        assert_eq!(message_row(&text(row.clone())), Some((id, 5)));
+        assert_eq!(message_row(&text(Row { kind: RowKind::Reaction, ..row })), None);
+        assert_eq!(message_row(r#"{"type":"pong","t":1}"#), None);
+    }
 
     #[test]
     fn an_id_tells_when_it_was_meant_to_be_sent() {

@@ -4,7 +4,7 @@
 //! lost hints) is read from the database by one task, [`Fanout::run`], which looks at named streams at once and at all heard
 //! ones every second. No event is pushed to an audience that was read before the newest removal from it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -108,16 +108,17 @@ impl Fanout {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads a user's access until no change came in between. Nothing happens for a user without a connection.
+    /// Reads a user's access until no change came in between; answers the heads of the streams. Nothing happens for a user
+    /// without a connection.
     ///
     /// # Errors
     /// When the database cannot be asked.
-    pub async fn subscribe(&self, user: UserId) -> Result<(), ApiError> {
+    pub async fn subscribe(&self, user: UserId) -> Result<BTreeMap<StreamId, u64>, ApiError> {
         loop {
-            let Some(version) = self.hub().version(user) else { return Ok(()) };
+            let Some(version) = self.hub().version(user) else { return Ok(BTreeMap::new()) };
             let access = delivery::access(&mut *self.database.get().await?, user).await?;
-            if self.hub().subscribe(user, &access, version).is_ok() {
-                return Ok(());
+            if let Ok(heads) = self.hub().subscribe(user, &access, version) {
+                return Ok(heads);
             }
         }
     }

@@ -238,12 +238,13 @@ impl Hub {
         true
     }
 
-    /// All connections of a user hear exactly what was read.
+    /// All connections of a user hear exactly what was read. Answers the head of each stream: what is newer will be pushed.
     ///
     /// # Errors
     /// When the access changed since `version`, or somebody was removed from an audience since it was read.
-    pub fn subscribe(&mut self, id: UserId, access: &Access, version: u64) -> Result<(), Changed> {
-        let Some(user) = self.users.get_mut(&id) else { return Ok(()) };
+    pub fn subscribe(&mut self, id: UserId, access: &Access, version: u64) -> Result<BTreeMap<StreamId, u64>, Changed> {
+        let mut heads = BTreeMap::new();
+        let Some(user) = self.users.get_mut(&id) else { return Ok(heads) };
         let outdated = |(audience, shrink_seq): &(AudienceId, u64)| {
             self.audiences.get(audience).is_some_and(|known| known.shrink_seq > *shrink_seq)
         };
@@ -265,13 +266,15 @@ impl Hub {
         user.audiences = wanted;
         for (stream, audience, head) in &access.streams {
             if let Some(heard) = self.audiences.get_mut(audience) {
-                self.streams.entry(*stream).or_insert_with(|| {
+                let known = self.streams.entry(*stream).or_insert_with(|| {
                     heard.streams.insert(*stream);
                     Stream { audience: *audience, delivered: *head, moved_at: 0 }
                 });
+                // Others may have heard more since the reading.
+                heads.insert(*stream, known.delivered.max(*head));
             }
         }
-        Ok(())
+        Ok(heads)
     }
 
     /// Connected users of an audience.

@@ -18,12 +18,13 @@ pub mod queue;
 pub mod session;
 pub mod writer;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
@@ -47,6 +48,10 @@ use writer::{Reply, Writer};
 
 /// Clients come back within this time after a stop, each at a moment of its own.
 const RETURN_WITHIN_MS: u64 = 10_000;
+/// WebSockets that are opened at a time: more would only wait for each other in the database.
+const TURNS: usize = 8;
+/// Below the patience of clients.
+const TURN_WAIT: Duration = Duration::from_secs(10);
 
 /// The live half of the server. Calls of what is not `async` return at once and never wait for a socket.
 pub struct Realtime {
@@ -55,6 +60,7 @@ pub struct Realtime {
     writer: Mutex<Option<Writer>>,
     lanes: TaskTracker,
     places: Places,
+    turns: Semaphore,
     bus: Box<dyn Bus>,
     draining: AtomicBool,
     task: AbortHandle,
@@ -74,6 +80,7 @@ impl Realtime {
             writer: Mutex::new(Some(writer)),
             lanes,
             places: Places::default(),
+            turns: Semaphore::new(TURNS),
             bus,
             draining: AtomicBool::new(false),
             task,
@@ -92,8 +99,18 @@ impl Realtime {
         self.fanout.hub()
     }
 
-    async fn subscribe(&self, user: UserId) -> ApiResult<()> {
+    async fn subscribe(&self, user: UserId) -> ApiResult<BTreeMap<StreamId, u64>> {
         self.fanout.subscribe(user).await
+    }
+
+    /// The turn of a connection that is being opened: when everybody comes back at once they wait here, and not for the database,
+    /// which others need too.
+    ///
+    /// # Errors
+    /// 503 `unavailable` after ten seconds.
+    async fn turn(&self) -> ApiResult<SemaphorePermit<'_>> {
+        let turn = tokio::time::timeout(TURN_WAIT, self.turns.acquire()).await;
+        turn.map_err(|_| ApiError::unavailable())?.map_err(|_| ApiError::unavailable())
     }
 
     /// Checks a send and queues it for the group commit; the answer comes through `reply`.

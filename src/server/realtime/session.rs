@@ -2,12 +2,12 @@
 //!
 //! Start with [`run`]: authenticate → attach to the hub → `ready` → inbox → live.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::ws::Message;
 use futures_util::SinkExt as _;
 
+use crate::protocol::auth::SecretText;
 use crate::protocol::codec::{Encoding, Timestamp};
 use crate::protocol::devices::{SendDevices, SentDevices};
 use crate::protocol::error::ErrorCode;
@@ -32,14 +32,15 @@ const INBOX_PAGE: i64 = 32;
 /// Serves a WebSocket from its first frame to its end.
 pub async fn run<S: Socket>(mut socket: S, encoding: Encoding, app: AppState, realtime: Arc<Realtime>) {
     let outcome = match connection::first_frame(&mut socket, encoding).await {
-        Ok(token) => match authenticate(&app, &token.0).await {
-            Ok(auth) => attached(&mut socket, encoding, app, realtime, auth).await,
+        Ok(token) => match opened(&app, &realtime, &token, encoding).await {
+            Ok((session, ready)) => attached(&mut socket, session, ready).await,
             Err(error) => {
                 let outcome = match error.code {
                     ErrorCode::Suspended => Outcome::Close(close::REVOKED, error.message.clone()),
                     ErrorCode::Unauthenticated | ErrorCode::TokenExpired => {
                         Outcome::Close(close::UNAUTHENTICATED, error.message.clone())
                     }
+                    ErrorCode::RateLimited => Outcome::Close(close::FLOODING, error.message.clone()),
                     // The login may be good: nobody could look.
                     _ => End::GoingAway { retry_after_ms: 1000 }.into(),
                 };
@@ -52,24 +53,16 @@ pub async fn run<S: Socket>(mut socket: S, encoding: Encoding, app: AppState, re
     connection::finish(&mut socket, outcome).await;
 }
 
-async fn attached<S: Socket>(socket: &mut S, encoding: Encoding, app: AppState, realtime: Arc<Realtime>, auth: Auth) -> Outcome {
-    let mut session = match Session::attach(encoding, app, realtime, auth).await {
-        Ok(session) => session,
-        Err(error) => {
-            let code = if error.code == ErrorCode::RateLimited { close::FLOODING } else { close::TOO_SLOW };
-            let reason = error.message.clone();
-            connection::refuse(socket, encoding, error).await;
-            return Outcome::Close(code, reason);
-        }
-    };
-    let ready = match session.ready().await {
-        Ok(ready) => frames::encode(&ServerFrame::Ready(ready), encoding),
-        Err(error) => {
-            connection::refuse(socket, encoding, error).await;
-            return Outcome::Close(close::TOO_SLOW, "the server is busy: resume".into());
-        }
-    };
-    let Some(ready) = ready else { return Outcome::Gone };
+/// Everything before `ready` that needs the database.
+async fn opened(app: &AppState, realtime: &Arc<Realtime>, token: &SecretText, encoding: Encoding) -> ApiResult<(Session, Ready)> {
+    let _turn = realtime.turn().await?;
+    let auth = authenticate(app, &token.0).await?;
+    Session::attach(encoding, Arc::clone(app), Arc::clone(realtime), auth).await
+}
+
+async fn attached<S: Socket>(socket: &mut S, mut session: Session, ready: Ready) -> Outcome {
+    let encoding = session.encoding;
+    let Some(ready) = frames::encode(&ServerFrame::Ready(ready), encoding) else { return Outcome::Gone };
     if socket.send(ready).await.is_err() {
         return Outcome::Gone;
     }
@@ -92,7 +85,7 @@ struct Session {
 }
 
 impl Session {
-    async fn attach(encoding: Encoding, app: AppState, realtime: Arc<Realtime>, auth: Auth) -> ApiResult<Self> {
+    async fn attach(encoding: Encoding, app: AppState, realtime: Arc<Realtime>, auth: Auth) -> ApiResult<(Self, Ready)> {
         let status = delivery::status(&mut *app.db().await?, auth.user_id).await?;
         // Somebody who is connected is not offline, whatever was stored.
         let status = if status == Status::Offline { Status::Online } else { status };
@@ -117,22 +110,18 @@ impl Session {
         }
         // From here on dropping the session detaches it.
         let session = Self { app, realtime, auth, encoding, queue, conn, clock };
-        session.realtime.subscribe(auth.user_id).await?;
-        Ok(session)
-    }
-
-    /// The heads are read after the hub has begun to push: nothing falls between.
-    async fn ready(&self) -> ApiResult<Ready> {
-        let access = delivery::access(&mut *self.app.db().await?, self.auth.user_id).await?;
-        Ok(Ready {
-            user_id: self.auth.user_id,
-            session_id: self.auth.session_id,
-            device_id: self.auth.device_id,
-            epoch: self.app.epoch(),
+        // What is newer than these heads is pushed: nothing falls between.
+        let streams = session.realtime.subscribe(auth.user_id).await?;
+        let ready = Ready {
+            user_id: auth.user_id,
+            session_id: auth.session_id,
+            device_id: auth.device_id,
+            epoch: session.app.epoch(),
             server_time: Timestamp::from(chrono::Utc::now()),
-            limits: self.app.wire_limits(),
-            streams: access.streams.into_iter().map(|(stream, _, head)| (stream, head)).collect::<BTreeMap<_, _>>(),
-        })
+            limits: session.app.wire_limits(),
+            streams,
+        };
+        Ok((session, ready))
     }
 
     /// Presence, both ways, and whatever the inbox holds.
