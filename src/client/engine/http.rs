@@ -36,7 +36,8 @@ pub(super) enum Question {
     Bundles(Vec<UserId>),
     LogOps(LogId),
     PrekeyCounts,
-    PrekeyUpload,
+    /// With how many more one-time prekeys of either kind are to follow.
+    PrekeyUpload(u32, u32),
     /// An outbox entry that is too big for the WebSocket.
     Outbox(u64),
     /// A step of a command.
@@ -227,7 +228,7 @@ impl Engine {
             Question::Bundles(users) => self.on_bundles(cx, &users, parsed(answer)),
             Question::LogOps(log_id) => self.on_log_ops(cx, log_id, parsed(answer)),
             Question::PrekeyCounts => self.on_prekey_counts(cx, parsed(answer)),
-            Question::PrekeyUpload => self.on_prekey_upload(cx, parsed(answer)),
+            Question::PrekeyUpload(one_time, kem) => self.on_prekey_upload(cx, one_time, kem, parsed(answer)),
             Question::Outbox(order) => self.on_outbox_answer(cx, order, answer),
             Question::Errand(errand) => self.on_errand(cx, *errand, answer),
         }

@@ -60,6 +60,10 @@ pub(super) fn open(db: &Db<'_>) -> Result<(Option<Me>, Option<Keys>), StoreError
     Ok((me, device.map(|device| Keys { device, prekeys })))
 }
 
+/// One-time prekeys of one request: so few that it passes a slow link, 2 KB a second, within the time that servers wait for it.
+const ONE_TIME_AT_ONCE: u32 = 20;
+const KEM_AT_ONCE: u32 = 4;
+
 impl Engine {
     pub(super) fn me_id(&self) -> UserId {
         self.me.as_ref().map_or(super::lines::NOBODY, |me| me.user_id)
@@ -156,8 +160,9 @@ impl Engine {
         let (device, list) = LocalDevice::first(*login.user.id.as_bytes(), now, &mut cx.rng).map_err(failed)?;
         let mut prekeys = PrekeySecrets::default();
         let (signed, last) = prekeys.rotate(&device, now, &mut cx.rng).map_err(failed)?;
-        let one_time = prekeys.add_one_time(prekeys::ONE_TIME.full, &mut cx.rng).map_err(failed)?;
-        let kem = prekeys.add_kem(&device, prekeys::KEM_ONCE.full, now, &mut cx.rng).map_err(failed)?;
+        // The stock is filled when the device is there.
+        let one_time = prekeys.add_one_time(ONE_TIME_AT_ONCE, &mut cx.rng).map_err(failed)?;
+        let kem = prekeys.add_kem(&device, KEM_AT_ONCE, now, &mut cx.rng).map_err(failed)?;
         let request = RegisterDevice {
             device_id: device.addr().device_id,
             name: login.device_name.clone(),
@@ -308,26 +313,45 @@ impl Engine {
             upload.signed_prekey = Some(wire_signed(&signed));
             upload.last_kem_prekey = Some(wire_kem(&last));
         }
-        if let Ok(one_time) = keys.prekeys.add_one_time(prekeys::ONE_TIME.missing(counts.one_time), &mut cx.rng) {
-            upload.one_time_prekeys = one_time.iter().map(wire_one_time).collect();
+        let (one_time, kem) = (prekeys::ONE_TIME.missing(counts.one_time), prekeys::KEM_ONCE.missing(counts.kem));
+        self.upload_prekeys(cx, upload, one_time, kem);
+        Ok(())
+    }
+
+    /// Makes and uploads the next of so many missing one-time prekeys.
+    fn upload_prekeys(&mut self, cx: &mut Cx<'_>, mut upload: UploadPrekeys, one_time: u32, kem: u32) {
+        let now = cx.now.as_unix_ms();
+        let Some(keys) = &mut self.keys else { return };
+        let these = (one_time.min(ONE_TIME_AT_ONCE), kem.min(KEM_AT_ONCE));
+        if let Ok(made) = keys.prekeys.add_one_time(these.0, &mut cx.rng) {
+            upload.one_time_prekeys = made.iter().map(wire_one_time).collect();
         }
-        if let Ok(kem) = keys.prekeys.add_kem(&keys.device, prekeys::KEM_ONCE.missing(counts.kem), now, &mut cx.rng) {
-            upload.kem_prekeys = kem.iter().map(wire_kem).collect();
+        if let Ok(made) = keys.prekeys.add_kem(&keys.device, these.1, now, &mut cx.rng) {
+            upload.kem_prekeys = made.iter().map(wire_kem).collect();
         }
         self.save_prekeys(cx);
         if upload != UploadPrekeys::default() {
             self.prekeys_asked = true;
-            self.ask(cx, Question::PrekeyUpload, Method::Post, "/keys/prekeys", http::json(&upload));
+            let question = Question::PrekeyUpload(one_time - these.0, kem - these.1);
+            self.ask(cx, question, Method::Post, "/keys/prekeys", http::json(&upload));
         }
-        Ok(())
     }
 
-    pub(super) fn on_prekey_upload(&mut self, cx: &mut Cx<'_>, answer: Result<PrekeyCounts, Failure>) -> Result<(), StoreError> {
+    pub(super) fn on_prekey_upload(
+        &mut self,
+        cx: &mut Cx<'_>,
+        one_time: u32,
+        kem: u32,
+        answer: Result<PrekeyCounts, Failure>,
+    ) -> Result<(), StoreError> {
         self.prekeys_asked = false;
-        if let Err(failure) = answer {
-            // What was made stays; the next count shows what the server has, and new ones are made.
-            self.timers.prekeys = Some(cx.now.as_unix_ms() + 60_000);
-            self.timers.back_off(cx.now, failure.retry_after_ms());
+        match answer {
+            Ok(_) => self.upload_prekeys(cx, UploadPrekeys::default(), one_time, kem),
+            Err(failure) => {
+                // What was made stays; the next count shows what the server has, and new ones are made.
+                self.timers.prekeys = Some(cx.now.as_unix_ms() + 60_000);
+                self.timers.back_off(cx.now, failure.retry_after_ms());
+            }
         }
         Ok(())
     }

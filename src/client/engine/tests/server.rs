@@ -113,6 +113,8 @@ pub struct Server {
     pub refused_ops: Vec<Vec<u8>>,
     pub bundle_fetches: u32,
     pub requests: Vec<String>,
+    /// Bytes of the largest request that brought prekeys.
+    pub largest_keys: usize,
     /// Devices whose inbox takes nothing more.
     pub full: BTreeSet<DeviceAddr>,
     /// Users of whom no more bundles are given for an hour.
@@ -163,6 +165,7 @@ impl Server {
             refused_ops: Vec::new(),
             bundle_fetches: 0,
             requests: Vec::new(),
+            largest_keys: 0,
             full: BTreeSet::new(),
             bundles_limited: BTreeSet::new(),
             outlived: BTreeSet::new(),

@@ -5,6 +5,9 @@ use super::*;
 impl Server {
     pub fn http(&mut self, from: DeviceAddr, request: &Request, out: &mut Pushes) -> Answer {
         self.requests.push(format!("{:?} {}", request.method, request.path));
+        if request.method == Method::Post && matches!(request.path.as_str(), "/devices" | "/keys/prekeys") {
+            self.largest_keys = self.largest_keys.max(request.body.as_ref().map_or(0, Vec::len));
+        }
         match self.route(from, request, out) {
             Ok(value) => Answer { status: 200, body: serde_json::to_vec(&value).unwrap() },
             Err(Refusal { code, details }) => {
