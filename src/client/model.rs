@@ -513,7 +513,7 @@ pub struct Person {
 pub struct SafetyNumber {
     pub user_id: UserId,
     pub name: Untrusted,
-    /// 60 digits.
+    /// 60 digits; while a change waits for a decision, of the new key.
     pub digits: String,
     /// The code as text (base32), also drawn as QR.
     pub code: String,

@@ -482,7 +482,9 @@ impl Engine {
 
     pub(super) fn safety_of(&self, cx: &Cx<'_>, user_id: UserId) -> Result<Option<SafetyNumber>, StoreError> {
         let (Some(contact), Some(me)) = (self.contacts.get(&user_id), self.contacts.get(&self.me_id())) else { return Ok(None) };
-        let compared = Compared::new(me.user_id(), me.identity(), contact.user_id(), contact.identity());
+        // Whoever decides about a new key compares that one: the old numbers would be equal only if nothing had changed.
+        let theirs = contact.new_identity().unwrap_or(contact.identity());
+        let compared = Compared::new(me.user_id(), me.identity(), contact.user_id(), theirs);
         Ok(Some(SafetyNumber {
             user_id,
             name: self.name_of(user_id),
@@ -554,9 +556,10 @@ impl Engine {
             how: number,
             state: u32::from(verified),
         };
+        let news = verified && !matches!(contact.trust(), contact::Trust::Verified { .. });
         let contact = contact.with_trust(trust);
         self.put_contact(cx, contact);
-        if verified {
+        if news {
             let who = self.name_of(user_id);
             self.line_about(cx, user_id, SystemLine::Verified { who })?;
         }

@@ -77,13 +77,25 @@ impl Timers {
     }
 }
 
-/// "3 hours".
+/// "3 hours", "1 day 12 hours".
 pub(super) fn words(seconds: u32) -> String {
-    let (count, unit) = match seconds {
-        0..60 => (seconds, "second"),
-        60..3_600 => (seconds / 60, "minute"),
-        3_600..86_400 => (seconds / 3_600, "hour"),
-        _ => (seconds / 86_400, "day"),
-    };
-    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+    let parts = [
+        (seconds / 86_400, "day"),
+        (seconds / 3_600 % 24, "hour"),
+        (seconds / 60 % 60, "minute"),
+        (seconds % 60, "second"),
+    ];
+    let parts = parts.into_iter().filter(|(count, _)| *count > 0);
+    let parts: Vec<String> = parts.map(|(count, unit)| format!("{count} {unit}{}", if count == 1 { "" } else { "s" })).collect();
+    parts.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_length_of_time_is_said_whole() {
+        for (seconds, words) in [(5, "5 seconds"), (5_400, "1 hour 30 minutes"), (86_400, "1 day"), (1_209_600, "14 days")] {
+            assert_eq!(super::words(seconds), words);
+        }
+    }
 }

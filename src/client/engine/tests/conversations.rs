@@ -282,6 +282,15 @@ fn replies_quote_and_threads_count() {
 }
 
 #[test]
+fn keys_are_published_in_parts_that_pass_a_slow_link_until_the_stock_is_full() {
+    let mut world = World::of(&["ana"]);
+    world.settle();
+    let device = &world.server.accounts[&world.id(0)].devices[&1];
+    assert_eq!((device.one_time.len(), device.kem.len()), (100, 50));
+    assert!(world.server.largest_keys < 16 * 1024, "{} bytes in one request", world.server.largest_keys);
+}
+
+#[test]
 fn prekeys_that_run_out_are_no_obstacle_and_are_refilled() {
     let mut world = World::of(&["ana", "bo"]);
     let bo = world.id(1);
@@ -464,10 +473,17 @@ fn a_changed_identity_blocks_a_verified_contact_and_waiting_words_go_only_if_wan
     assert!(world.ask(0, Command::Verify { user_id: bo, code: Some(ours.code) }).is_err(), "the own code is not theirs");
     assert_eq!(world.ask(0, Command::Verify { user_id: bo, code: Some(theirs.code) }), Ok(Answer::Ok));
     assert_eq!(world.node(0, dm).peer.unwrap().trust, Trust::Verified);
+    assert_eq!(world.ask(0, Command::Verify { user_id: bo, code: None }), Ok(Answer::Ok));
+    let page = world.page(0, dm);
+    let told = page.items.iter().filter(|item| matches!(item.body, Body::System(SystemLine::Verified { .. })));
+    assert_eq!(told.count(), 1, "said once");
     let new = reset_identity(&mut world, 1);
     world.say(0, dm, "meant for the old bo");
     world.settle();
     assert!(matches!(world.node(0, dm).blocked, Some(SendBlock::IdentityChanged { was_verified: true, .. })));
+    let Ok(Answer::Safety(now)) = world.ask(0, Command::ShowSafety { user_id: bo }) else { panic!() };
+    let Ok(Answer::Safety(theirs)) = world.ask(new, Command::ShowSafety { user_id: ana }) else { panic!() };
+    assert!(now.digits == theirs.digits && now.digits != ours.digits, "what is compared is the key that is decided about");
     // What the new identity writes waits too.
     world.say(new, dm, "it is me");
     world.settle();
