@@ -114,6 +114,13 @@ pub enum Pending {
     /// After a decision about trust: show the page again.
     SafetyAgain(UserId),
     Devices,
+    /// Why a channel is stopped; after a decision, whether it goes on.
+    Forks {
+        channel_id: ChannelId,
+        decided: bool,
+    },
+    /// After a decision about a stopped channel: is there more to decide?
+    ForksAgain(ChannelId),
     LogOut,
 }
 

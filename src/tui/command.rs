@@ -108,24 +108,28 @@ commands! {
     Invite "invite" "make an invite link to this community";
     Join "join" <"link"> "join a community by its invite link";
     Members "members" "who is in this channel";
-    Kick "kick" <"name"> "remove a member from this community";
+    AddMember "add-member" <"name"> "add somebody to a private group or channel";
+    Kick "kick" <"name"> "remove a member from here";
     Ban "ban" <"name"> "remove a member for good";
     SetRole "role" <"name"> "change the role of a member";
     Topic "topic" <"text"> "say what this channel is about";
+    Timer "timer" <"1d|1h|30m|off"> "let new messages here disappear";
     Mute "mute" "mute or unmute this channel";
-    Leave "leave" "leave this community";
+    Leave "leave" "leave this private place, or the community";
 
     // Trust.
     Safety "safety" <"name"> "safety numbers of the person you write with, to compare";
     Trust "trust" "decide about a changed identity key";
     Verify "verify" <"code"> "say that the safety numbers are the same";
     Unverify "unverify" "take that back";
+    Resume "resume" "see why this channel is stopped, and let it go on";
     Devices "devices" "your devices";
 
     // The program.
     Online "online" "be shown as online";
     Away "away" "be shown as away";
     Busy "busy" "be shown as busy: no bell";
+    Receipts "receipts" <"on|off"> "let others see what you have read, or not";
     Reconnect "reconnect" "try to reach the server now";
     Redraw "redraw" "draw the screen anew";
     Suspend "suspend" "put chat into the background; fg brings it back";

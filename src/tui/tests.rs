@@ -14,7 +14,7 @@ use super::effect::Effect;
 use super::keymap::{Key, parse};
 use super::msg::Msg;
 use super::theme::Theme;
-use crate::client::command::{Command, RequestId};
+use crate::client::command::{Command, Place, RequestId};
 use crate::client::event::{Answer, ClientEvent};
 use crate::client::model::*;
 use crate::protocol::channels::{ChannelKind, NotifyLevel};
@@ -23,9 +23,13 @@ use crate::protocol::communities::{Role, Visibility};
 use crate::protocol::ids::{ChannelId, CommunityId, GroupId, MessageId, UserId};
 use crate::protocol::users::Status;
 
-mod behaviour;
+mod acting;
+mod anything;
+mod places;
+mod reading;
 mod screens;
 mod world;
+mod writing;
 
 pub(super) use world::*;
 
@@ -206,4 +210,41 @@ fn style_name(fg: Color, bg: Color, modifier: Modifier) -> String {
     }
     words.extend(modifier.iter_names().map(|(name, _)| name.to_lowercase()));
     words.join(" ")
+}
+
+fn deploys(columns: u16, rows: u16) -> Driven {
+    let mut driven = Driven::open(Store::team(), columns, rows);
+    driven.keys("ctrl-g 'deploys' enter");
+    driven.effects.clear();
+    driven
+}
+
+fn place() -> Place {
+    Place { channel_id: channel_id(DEPLOYS), thread: None }
+}
+
+fn composer(driven: &Driven) -> String {
+    driven.app.chat.conversation(driven.app.active_pane()).map(|c| c.composer.input.text().to_owned()).unwrap_or_default()
+}
+
+fn sent(driven: &Driven) -> Vec<String> {
+    let texts = driven.commands().into_iter().filter_map(|command| match command {
+        Command::SendText { text, .. } => Some(text.raw().to_owned()),
+        _ => None,
+    });
+    texts.collect()
+}
+
+fn unsent(channel: u8, what: UnsentKind, text: &str) -> Unsent {
+    let item = message(channel, 70, ME, "me", text);
+    Unsent {
+        channel_id: item.channel_id,
+        id: item.key.id,
+        what,
+        message: item.key,
+        thread_root: None,
+        text: text.into(),
+        at: NOW,
+        delivery: Delivery::Waiting,
+    }
 }

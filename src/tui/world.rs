@@ -4,10 +4,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::client::model::{Account, ChannelNode, CommunityNode, Connection, MemberInfo, Tree, Untrusted};
+use crate::client::model::{
+    Account, ChannelNode, CommunityNode, Connection, Domain, GroupNode, MemberInfo, Tree, Untrusted,
+};
 use crate::protocol::channels::ChannelKind;
 use crate::protocol::codec::Timestamp;
-use crate::protocol::ids::{ChannelId, CommunityId, UserId};
+use crate::protocol::communities::Role;
+use crate::protocol::ids::{ChannelId, CommunityId, GroupId, UserId};
 use crate::protocol::users::Status;
 
 use super::text::Clean;
@@ -60,6 +63,19 @@ impl World {
 
     pub fn community(&self, id: CommunityId) -> Option<&Arc<CommunityNode>> {
         self.tree.communities.iter().find(|community| community.id == id)
+    }
+
+    pub fn group(&self, id: GroupId) -> Option<&GroupNode> {
+        self.tree.communities.iter().flat_map(|community| &community.groups).find(|group| group.id == id)
+    }
+
+    /// This user's role among those who read a place; none when they are not among them.
+    pub fn role_in(&self, domain: Domain) -> Option<Role> {
+        match domain {
+            Domain::Community(id) => self.community(id).map(|community| community.my_role),
+            Domain::Group(id) => self.group(id).map(|group| group.my_role),
+            Domain::Channel(id) => self.channel(id)?.my_role,
+        }
     }
 
     pub fn total_unread(&self) -> (u64, u64) {

@@ -3,7 +3,8 @@
 use crate::client::command::Command;
 use crate::client::model::{Body, Delivery, MessageRef, SendBlock, TimelineItem};
 use crate::protocol::channels::ChannelSettings;
-use crate::protocol::ids::{CommunityId, UserId};
+use crate::protocol::communities::Role;
+use crate::protocol::ids::{ChannelId, CommunityId, UserId};
 use crate::protocol::users::Status;
 use crate::tui::app::{App, Pending};
 use crate::tui::command::Action;
@@ -93,21 +94,19 @@ impl App {
                 });
             }
 
-            Action::NewDm => self.open_people(arg),
+            Action::NewDm => self.open_people("write to", None, arg),
             Action::CreateCommunity => self.open_form(FormKind::CreateCommunity, arg),
             Action::CreateGroup => self.in_community(|app, id| app.open_form(FormKind::CreateGroup(id), arg)),
             Action::CreateChannel => self.in_community(|app, id| app.open_form(FormKind::CreateChannel(id), arg)),
             Action::Invite => self.in_community(|app, id| app.open_form(FormKind::Invite(id), "")),
             Action::Join => self.open_form(FormKind::Join, arg),
             Action::Members => self.open_members(),
-            Action::Kick | Action::Ban | Action::SetRole => self.in_community(|app, id| app.choose_member(id, action, arg)),
+            Action::AddMember => self.add_member(arg),
+            Action::Kick | Action::Ban | Action::SetRole => self.choose_member(action, arg),
             Action::Topic => self.set_topic(arg),
+            Action::Timer => self.set_timer(arg),
             Action::Mute => self.toggle_mute(),
-            Action::Leave => self.in_community(|app, id| {
-                let name = app.world.community(id).map(|node| Clean::from_untrusted(&node.name)).unwrap_or_default();
-                let text = format!("Leave {name}? You keep what you received; to come back you need an invite.");
-                app.question("leave", &text, Yes::Leave(id));
-            }),
+            Action::Leave => self.leave(),
 
             Action::Safety => self.show_safety_of(arg),
             Action::Trust => self.decide_trust(),
@@ -120,6 +119,10 @@ impl App {
             Action::Devices => {
                 self.ask(Pending::Devices, Command::ListDevices);
             }
+            Action::Resume => match self.chat.channel_id() {
+                Some(channel_id) => self.show_forks(channel_id, false),
+                None => self.fail("no channel is open", "Ctrl-G goes to one."),
+            },
 
             Action::Online | Action::Away | Action::Busy => {
                 let (status, words) = match action {
@@ -129,6 +132,7 @@ impl App {
                 };
                 self.ask(Pending::Toast(words.to_owned()), Command::SetStatus(status));
             }
+            Action::Receipts => self.set_receipts(arg),
             Action::Reconnect if self.is_logged_out() => self.open_form(FormKind::LogIn, ""),
             Action::Reconnect => {
                 self.ask(Pending::Quiet, Command::Reconnect);
@@ -196,22 +200,27 @@ impl App {
             Yes::Discard { channel_id, id } => {
                 self.ask(Pending::Quiet, Command::Discard { channel_id, id });
             }
-            Yes::Leave(community_id) => {
-                self.ask(Pending::Toast("you left".to_owned()), Command::Leave { domain: community_id.into() });
+            Yes::Leave(domain) => {
+                let words = format!("you left {}", self.domain_name(domain));
+                self.ask(Pending::Toast(words), Command::Leave { domain });
             }
-            Yes::Remove { community_id, user_id, ban } => {
+            Yes::Remove { domain, user_id, ban } => {
                 let done =
                     if ban { "banned; new keys were made for the rest" } else { "removed; new keys were made for the rest" };
-                self.ask(
-                    Pending::Toast(done.to_owned()),
-                    Command::Kick { domain: community_id.into(), user_id, ban, reason: None },
-                );
+                self.ask(Pending::Toast(done.to_owned()), Command::Kick { domain, user_id, ban, reason: None });
+            }
+            Yes::HandOver { domain, user_id } => {
+                let words = format!("{} has another owner now; you are an admin", self.domain_name(domain));
+                self.ask(Pending::Toast(words), Command::SetRole { domain, user_id, role: Role::Owner });
             }
             Yes::Verify(user_id) => {
                 self.ask(Pending::SafetyAgain(user_id), Command::Verify { user_id, code: None });
             }
             Yes::Trust { user_id, send_waiting } => {
                 self.ask(Pending::SafetyAgain(user_id), Command::Trust { user_id, send_waiting });
+            }
+            Yes::Resume { channel_id, discard } => {
+                self.ask(Pending::ForksAgain(channel_id), Command::Resume { channel_id, discard });
             }
             Yes::LogOut => {
                 self.ask(Pending::LogOut, Command::LogOut);
@@ -436,9 +445,7 @@ impl App {
             self.discard(&item);
             return;
         }
-        let moderator = self.chat.channel_id().and_then(|id| self.world.channel(id)?.community_id).is_some_and(|id| {
-            self.world.community(id).is_some_and(|node| node.my_role >= crate::protocol::communities::Role::Moderator)
-        });
+        let moderator = self.world.channel(item.channel_id).is_some_and(|channel| channel.my_role >= Some(Role::Moderator));
         if !item.mine && !moderator {
             self.fail("you can delete your own messages", "A moderator can delete those of others.");
             return;
@@ -468,7 +475,7 @@ impl App {
         }
     }
 
-    pub(super) fn toggle_reaction(&mut self, channel_id: crate::protocol::ids::ChannelId, target: MessageRef, emoji: &str) {
+    pub(super) fn toggle_reaction(&mut self, channel_id: ChannelId, target: MessageRef, emoji: &str) {
         let timelines = [&self.chat.main, &self.chat.thread].into_iter().flatten();
         let remove = timelines
             .filter_map(|conversation| conversation.timeline.get(target))
@@ -517,7 +524,7 @@ impl App {
 
     // People and places.
 
-    fn in_community(&mut self, then: impl FnOnce(&mut Self, CommunityId)) {
+    pub(super) fn in_community(&mut self, then: impl FnOnce(&mut Self, CommunityId)) {
         match self.chat.community {
             Some(id) if self.world.community(id).is_some() => then(self, id),
             _ => self.fail("no community is chosen", "Ctrl-G goes to one, :create-community starts one."),
@@ -539,6 +546,33 @@ impl App {
         } else {
             self.ask(Pending::Toast("the topic is set".to_owned()), Command::SetTopic { channel_id, topic: arg.to_owned() });
         }
+    }
+
+    /// `:timer 1d`, `:timer off`; without a time a form that shows what is set.
+    fn set_timer(&mut self, arg: &str) {
+        let Some(channel) = self.chat.channel_id().and_then(|id| self.world.channel(id)).cloned() else {
+            self.fail("no channel is open", "Ctrl-G goes to one.");
+            return;
+        };
+        // In a conversation of two both decide.
+        if channel.peer.is_none() && channel.my_role < Some(Role::Admin) {
+            self.fail("in a channel only admins and the owner decide how long messages stay", "F5 shows who they are.");
+        } else if arg.is_empty() {
+            self.open_form(FormKind::Timer(channel.id), "");
+        } else {
+            match time::parse_timer(arg) {
+                Ok(seconds) => self.ask_timer(channel.id, seconds),
+                Err(problem) => self.problem(&problem),
+            }
+        }
+    }
+
+    pub(super) fn ask_timer(&mut self, channel_id: ChannelId, seconds: u32) {
+        let words = match seconds {
+            0 => "new messages here stay".to_owned(),
+            _ => format!("new messages here disappear {} after they were read", time::span(seconds)),
+        };
+        self.ask(Pending::Toast(words), Command::SetTimer { channel_id, seconds });
     }
 
     fn toggle_mute(&mut self) {
@@ -595,6 +629,10 @@ impl App {
 
     pub(super) fn show_safety(&mut self, user_id: UserId) {
         self.ask(Pending::Safety(user_id), Command::ShowSafety { user_id });
+    }
+
+    pub(super) fn show_forks(&mut self, channel_id: ChannelId, decided: bool) {
+        self.ask(Pending::Forks { channel_id, decided }, Command::ShowForks { channel_id });
     }
 
     fn decide_trust(&mut self) {

@@ -1,7 +1,8 @@
 //! What the client said: events that change the world, and answers to what was asked.
 
 use crate::client::event::{Answer, ClientEvent};
-use crate::client::model::{Anchor, Connection, Problem, ProblemKind, Tree};
+use crate::client::model::{Anchor, Connection, Fork, Problem, ProblemKind, Tree};
+use crate::protocol::ids::ChannelId;
 use crate::tui::app::{App, Pending};
 use crate::tui::effect::Effect;
 use crate::tui::text::Clean;
@@ -85,6 +86,10 @@ impl App {
     fn on_tree(&mut self, tree: std::sync::Arc<Tree>) {
         self.dirty = self.world.tree != tree;
         self.world.tree = tree;
+        // What was refused because of a block is refused no more when that is gone.
+        if self.send_block().is_none() && self.notice.as_ref().is_some_and(|notice| notice.text.as_str().starts_with("not sent:")) {
+            self.notice = None;
+        }
         // What was just said, as that a community was joined, stays when its channel opens by itself.
         let notice = self.notice.clone();
         let known = self.chat.community.is_some_and(|id| self.world.community(id).is_some());
@@ -106,7 +111,7 @@ impl App {
     }
 
     /// Where to begin: what is unread, else what was used last.
-    fn first_channel(&self) -> Option<crate::protocol::ids::ChannelId> {
+    fn first_channel(&self) -> Option<ChannelId> {
         let unread = self.world.next_unread(None);
         unread.or_else(|| self.world.channels().max_by_key(|channel| channel.last_at).map(|channel| channel.id))
     }
@@ -131,21 +136,17 @@ impl App {
                 let text = format!("this session ended: {}", Clean::from_untrusted(why));
                 self.fail(text, "What is stored here stays readable. F12 logs in again.");
             }
-            Connection::Offline { why, retry_at, .. }
+            Connection::Offline { why, .. }
                 if matches!(
                     old,
                     Connection::Online { .. } | Connection::Starting | Connection::Connecting { attempt: 0 | 1 }
                 ) =>
             {
-                let when =
-                    retry_at.map_or(String::new(), |at| format!(" Next try at {}.", crate::tui::time::clock(at, &self.tz)));
-                let why = Clean::from_untrusted(why);
-                self.notice = Some(crate::tui::app::Notice {
-                    text: Clean::ours(format!("offline: {why}.{when}")),
-                    hint: Clean::ours("You can read and write; what you send waits here and goes out once. F12 tries now."),
-                    error: true,
-                    until: None,
-                });
+                let text = format!("offline: {}", Clean::from_untrusted(why));
+                self.fail(
+                    text,
+                    "You can read and write; what you send waits here and goes out once. It tries again by itself, F12 tries now.",
+                );
             }
             // Whatever was said about being offline is over.
             Connection::Online { .. }
@@ -219,10 +220,22 @@ impl App {
             }
             (Pending::SafetyAgain(user_id), _) => self.show_safety(user_id),
             (Pending::Devices, Answer::Devices(devices)) => self.overlays.push(Overlay::Page(Page::devices(devices))),
+            (Pending::Forks { channel_id, decided }, Answer::Forks(forks)) => self.forks_came(channel_id, decided, forks),
+            (Pending::ForksAgain(channel_id), _) => self.show_forks(channel_id, true),
             (Pending::LogOut, _) => self.quit(),
             (Pending::Quiet | Pending::Silent | Pending::Sent { .. } | Pending::Edited { .. }, _) => self.dirty = false,
             // An answer of another kind than was asked for: a fault of ours, and nothing depends on it.
             _ => self.dirty = false,
+        }
+    }
+
+    fn forks_came(&mut self, channel_id: ChannelId, decided: bool, forks: Vec<Fork>) {
+        self.overlays.retain(|overlay| !matches!(overlay, Overlay::Page(page) if page.is_forks()));
+        // The first of them is decided first.
+        match forks.into_iter().next() {
+            Some(fork) => self.overlays.push(Overlay::Page(Page::fork(channel_id, fork))),
+            None if decided => self.toast("the channel goes on; new keys are made before the next message"),
+            None => self.toast("this channel is not stopped: there is nothing to decide"),
         }
     }
 
@@ -293,7 +306,7 @@ impl App {
     }
 
     /// A channel that was just made: the tree with it may come a moment later.
-    pub(super) fn open_new_channel(&mut self, id: crate::protocol::ids::ChannelId) {
+    pub(super) fn open_new_channel(&mut self, id: ChannelId) {
         self.overlays.clear();
         if self.world.channel(id).is_some() {
             self.open_channel(id, None);

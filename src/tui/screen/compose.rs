@@ -540,7 +540,7 @@ pub(super) fn block_words(block: &SendBlock) -> (String, String) {
         ),
         SendBlock::LogStopped => (
             "the signed list of members here is damaged".to_owned(),
-            "Nobody can tell who would read this, so nothing is sent. Ask the owner of the community.".to_owned(),
+            "Nobody can tell who would read this, so nothing is sent. :resume shows why; an admin decides.".to_owned(),
         ),
         SendBlock::ReadOnly => ("only moderators write here".to_owned(), String::new()),
         SendBlock::Archived => ("this channel is archived".to_owned(), String::new()),

@@ -15,6 +15,7 @@ use crate::tui::app::{App, Pending};
 use crate::tui::command::Action;
 use crate::tui::effect::{Effect, Setup};
 use crate::tui::text::{Clean, wrap};
+use crate::tui::time;
 use crate::tui::widget::input::Input;
 use crate::tui::widget::popup;
 
@@ -44,6 +45,8 @@ pub enum FormKind {
     Invite(CommunityId),
     Join,
     Topic(ChannelId),
+    /// How long new messages stay.
+    Timer(ChannelId),
     /// A new session of this account.
     LogIn,
     /// A step of the first run; its screen knows which.
@@ -56,6 +59,8 @@ pub struct Field {
     pub value: Value,
     /// Shown while the field has the focus.
     pub help: String,
+    /// The field is there only while one of these is chosen in the first one; empty: always.
+    only_for: &'static [usize],
 }
 
 #[derive(Debug)]
@@ -66,15 +71,16 @@ pub enum Value {
 
 impl Field {
     pub fn text(label: &'static str, help: impl Into<String>) -> Self {
-        Self { label, value: Value::Text(Input::line()), help: help.into() }
+        Self { label, value: Value::Text(Input::line()), help: help.into(), only_for: &[] }
     }
 
     pub fn secret(label: &'static str, help: impl Into<String>) -> Self {
-        Self { label, value: Value::Text(Input::secret()), help: help.into() }
+        Self { label, value: Value::Text(Input::secret()), help: help.into(), only_for: &[] }
     }
 
     pub fn choice(label: &'static str, options: impl IntoIterator<Item = Clean>, help: impl Into<String>) -> Self {
-        Self { label, value: Value::Choice { options: options.into_iter().collect(), selected: 0 }, help: help.into() }
+        let value = Value::Choice { options: options.into_iter().collect(), selected: 0 };
+        Self { label, value, help: help.into(), only_for: &[] }
     }
 
     #[must_use]
@@ -82,6 +88,12 @@ impl Field {
         if let Value::Text(input) = &mut self.value {
             input.set(text);
         }
+        self
+    }
+
+    #[must_use]
+    pub const fn only_for(mut self, choices: &'static [usize]) -> Self {
+        self.only_for = choices;
         self
     }
 
@@ -186,6 +198,15 @@ impl Form {
                     vec![Field::text("topic", "what this channel is about; empty removes it").with(&topic.unwrap_or_default())],
                 )
             }
+            FormKind::Timer(id) => {
+                let now = app.world.channel(*id).map_or(0, |channel| channel.expires_s);
+                (
+                    "disappearing messages".to_owned(),
+                    "New messages of everybody here disappear so long after they were read, from the author's own devices so long \
+                     after they were sent. What is here already stays.",
+                    vec![Field::text("after", "for example 30m, 8h, 1d or 4w; off: they stay").with(&time::timer(now))],
+                )
+            }
             FormKind::LogIn => {
                 let account = app.world.account.as_ref();
                 let name = account.map(|account| Clean::from_untrusted(&account.username)).unwrap_or_default();
@@ -203,6 +224,9 @@ impl Form {
     }
 
     pub fn focused_input(&mut self) -> Option<&mut Input> {
+        if self.busy {
+            return None;
+        }
         match &mut self.fields.get_mut(self.focus)?.value {
             Value::Text(input) => Some(input),
             Value::Choice { .. } => None,
@@ -223,15 +247,31 @@ impl Form {
         }
     }
 
+    /// Whether a field is there with what is chosen in the first one.
+    fn is_shown(&self, field: &Field) -> bool {
+        field.only_for.is_empty() || field.only_for.contains(&self.selected(0))
+    }
+
+    /// The next field that is there, if there is one.
+    fn next(&self) -> Option<usize> {
+        (self.focus + 1..self.fields.len()).find(|at| self.fields.get(*at).is_some_and(|field| self.is_shown(field)))
+    }
+
     pub fn act(&mut self, action: Action) -> Outcome {
-        let last = self.fields.len().saturating_sub(1);
         match action {
             Action::Close => return Outcome::Close,
-            Action::NextField => self.focus = if self.focus == last { 0 } else { self.focus + 1 },
-            Action::PreviousField => self.focus = self.focus.checked_sub(1).unwrap_or(last),
-            Action::Accept if self.busy => {}
-            Action::Accept if self.focus < last => self.focus += 1,
-            Action::Accept => return Outcome::Submit,
+            // What was asked for stays as it is until the answer comes.
+            _ if self.busy => {}
+            Action::NextField => self.focus = self.next().unwrap_or(0),
+            Action::PreviousField => {
+                let shown = |at: &usize| self.fields.get(*at).is_some_and(|field| self.is_shown(field));
+                let before = (0..self.focus).rev().chain((0..self.fields.len()).rev()).find(shown);
+                self.focus = before.unwrap_or(0);
+            }
+            Action::Accept => match self.next() {
+                Some(next) => self.focus = next,
+                None => return Outcome::Submit,
+            },
             _ => match self.fields.get_mut(self.focus).map(|field| &mut field.value) {
                 Some(Value::Text(input)) => {
                     input.act(action);
@@ -294,7 +334,7 @@ impl Form {
         }
         let label_width = self.fields.iter().map(|field| field.label.len() + 2).max().unwrap_or(0);
         let beside = cells > label_width + 16;
-        for (at, field) in self.fields.iter().enumerate() {
+        for (at, field) in self.fields.iter().enumerate().filter(|(_, field)| self.is_shown(field)) {
             let focused = at == self.focus && !self.busy;
             let bar = if focused { theme.glyphs.bar } else { " " };
             let label_style = if focused { theme.accent() } else { theme.dim() };
@@ -382,6 +422,13 @@ impl App {
             }
             FormKind::Join => Command::Join { link: InviteText(name) },
             FormKind::Topic(channel_id) => Command::SetTopic { channel_id, topic: name },
+            FormKind::Timer(channel_id) => match time::parse_timer(&name) {
+                Ok(seconds) => {
+                    self.overlays.pop();
+                    return self.ask_timer(channel_id, seconds);
+                }
+                Err(problem) => return form.refuse(0, problem),
+            },
             FormKind::LogIn => {
                 let password = SecretText(form.text(0).to_owned());
                 if password.0.is_empty() {

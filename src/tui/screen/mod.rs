@@ -6,6 +6,7 @@ pub mod chat;
 pub mod compose;
 pub mod form;
 pub mod layout;
+pub mod members;
 pub mod overlay;
 pub mod page;
 pub mod panes;

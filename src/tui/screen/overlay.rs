@@ -4,7 +4,7 @@ use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use crate::client::model::{MessageRef, SearchHit, Unsent};
+use crate::client::model::{Domain, MessageRef, SearchHit, Unsent};
 use crate::protocol::codec::Timestamp;
 use crate::protocol::communities::Role;
 use crate::protocol::ids::{ChannelId, CommunityId, MessageId, UserId};
@@ -32,14 +32,15 @@ pub enum PickKind {
     Switch,
     Palette,
     Help,
-    /// People to write to; asked for again when the query changes.
+    /// People to write to, or to add to a private place; asked for again when the query changes.
     People {
         due: Option<Timestamp>,
+        add_to: Option<Domain>,
     },
     Search {
         due: Option<Timestamp>,
     },
-    Members(ChannelId),
+    Members,
     Emoji {
         channel_id: ChannelId,
         target: MessageRef,
@@ -47,19 +48,26 @@ pub enum PickKind {
     Outbox,
     /// Members to kick, ban or promote.
     Choose {
-        community_id: CommunityId,
+        domain: Domain,
         action: Action,
     },
     Role {
-        community_id: CommunityId,
-        user_id: UserId,
-    },
-    /// What to do with somebody.
-    Person {
-        community_id: Option<CommunityId>,
+        domain: Domain,
         user_id: UserId,
         name: Clean,
     },
+    /// What to do with somebody.
+    Person {
+        user_id: UserId,
+        name: Clean,
+    },
+    /// Which private place somebody of this name is added to.
+    AddTo {
+        name: String,
+    },
+    /// Which place to leave.
+    Leave,
+    Receipts,
     /// What to do with something that was not sent.
     Unsent(Box<Unsent>),
 }
@@ -75,6 +83,10 @@ pub enum Choice {
     Hit(Box<SearchHit>),
     Unsent(Box<Unsent>),
     Role(Role),
+    Domain(Domain),
+    /// Something to do with a member of a place.
+    In(Domain, Action),
+    Receipts(bool),
     Nothing,
 }
 
@@ -90,10 +102,13 @@ pub struct Question {
 pub enum Yes {
     Delete { channel_id: ChannelId, target: MessageRef },
     Discard { channel_id: ChannelId, id: MessageId },
-    Leave(CommunityId),
-    Remove { community_id: CommunityId, user_id: UserId, ban: bool },
+    Leave(Domain),
+    Remove { domain: Domain, user_id: UserId, ban: bool },
+    HandOver { domain: Domain, user_id: UserId },
     Verify(UserId),
     Trust { user_id: UserId, send_waiting: bool },
+    /// One of two signed changes of members is void for good.
+    Resume { channel_id: ChannelId, discard: String },
     MarkAllRead,
     LogOut,
 }
@@ -110,7 +125,7 @@ impl Overlay {
 
     pub fn wake_at(&self) -> Option<Timestamp> {
         match self {
-            Self::Pick(PickKind::People { due } | PickKind::Search { due }, _) => *due,
+            Self::Pick(PickKind::People { due, .. } | PickKind::Search { due }, _) => *due,
             _ => None,
         }
     }

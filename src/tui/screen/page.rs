@@ -1,4 +1,4 @@
-//! Pages to read: safety numbers with their QR code, an invite link, devices, what is known of a message.
+//! Pages to read: safety numbers with their QR code, an invite link, devices, what is known of a message, why a channel is stopped.
 
 use std::sync::Arc;
 
@@ -8,7 +8,9 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-use crate::client::model::{Delivery, DeviceInfo, InviteLink, SafetyNumber, TimelineItem, Trust};
+use crate::client::model::{Delivery, DeviceInfo, Fork, InviteLink, SafetyNumber, TimelineItem, Trust};
+use crate::protocol::communities::Role;
+use crate::protocol::ids::ChannelId;
 use crate::tui::app::App;
 use crate::tui::command::Action;
 use crate::tui::effect::Effect;
@@ -31,6 +33,7 @@ enum Kind {
     Invite(InviteLink),
     Devices(Vec<DeviceInfo>),
     Details(Arc<TimelineItem>),
+    Fork(ChannelId, Fork),
 }
 
 impl Page {
@@ -48,6 +51,14 @@ impl Page {
 
     pub const fn details(item: Arc<TimelineItem>) -> Self {
         Self { kind: Kind::Details(item), scroll: 0 }
+    }
+
+    pub const fn fork(channel_id: ChannelId, fork: Fork) -> Self {
+        Self { kind: Kind::Fork(channel_id, fork), scroll: 0 }
+    }
+
+    pub const fn is_forks(&self) -> bool {
+        matches!(self.kind, Kind::Fork(..))
     }
 
     pub const fn is_safety(&self) -> bool {
@@ -71,6 +82,10 @@ impl Page {
             Kind::Invite(_) => ("invite link".to_owned(), "y copy the link  Esc close"),
             Kind::Devices(_) => ("your devices".to_owned(), "Esc close"),
             Kind::Details(_) => ("message".to_owned(), "Esc close"),
+            Kind::Fork(channel_id, _) => {
+                let keys = if may_decide(app, *channel_id) { "a declare the second void  Esc not now" } else { "Esc close" };
+                ("why this channel is stopped".to_owned(), keys)
+            }
         };
         let size = (u16::try_from(cells).unwrap_or(u16::MAX), height);
         let most = lines.len().saturating_sub(usize::from(screen.height.saturating_sub(2)));
@@ -101,7 +116,7 @@ impl Page {
                         say(&format!("! The identity key of {name} changed.{verified}"), theme.warning());
                         say(
                             &format!(
-                                "{name} has a new installation, or somebody is in between. Ask {name} another way, by voice or in person, and compare before you accept."
+                                "{name} has a new installation, or somebody is in between. Ask {name} another way, by voice or in person. These are the numbers of the new key: accept it only if they are the same on both screens."
                             ),
                             theme.text(),
                         );
@@ -160,6 +175,10 @@ impl Page {
                 lines.extend(qr(&link.link, cells, app));
             }
             Kind::Devices(devices) => {
+                if let Some(account) = &app.world.account {
+                    say(&format!("your key  {}", spaced(&account.fingerprint)), theme.dim());
+                    say("", theme.text());
+                }
                 for device in devices {
                     say(&device_words(device, app), if device.current { theme.bold() } else { theme.text() });
                 }
@@ -189,9 +208,38 @@ impl Page {
                 }
                 say(&format!("id {}", item.key.id), theme.dim());
             }
+            Kind::Fork(channel_id, fork) => {
+                say(
+                    &format!("! Change number {} of the members here was signed twice, and both cannot be true.", fork.seq),
+                    theme.warning(),
+                );
+                say(
+                    "A stolen key, a broken client, or a server that shows different things to different people. Ask them, by another way than this channel.",
+                    theme.text(),
+                );
+                for (title, change) in [("in force here", &fork.kept), ("contradicts it", &fork.other)] {
+                    let (by, what) = (Clean::from_untrusted(&change.by), Clean::from_untrusted(&change.what));
+                    say("", theme.text());
+                    say(title, theme.dim());
+                    say(&format!("{by} {what}"), theme.bold());
+                    say(&format!("by device {}, {}", change.device_id, time::full(change.signed_at, &app.tz)), theme.dim());
+                }
+                say("", theme.text());
+                let end = if may_decide(app, *channel_id) {
+                    "Declare the second one void, and the channel goes on. If the one in force is the wrong one, make a new channel."
+                } else {
+                    "An admin of this place decides. Nothing is sent here until then."
+                };
+                say(end, theme.text());
+            }
         }
         lines
     }
+}
+
+/// Whether this user decides about the members of a channel.
+fn may_decide(app: &App, channel_id: ChannelId) -> bool {
+    app.world.channel(channel_id).is_some_and(|channel| channel.my_role >= Some(Role::Admin))
 }
 
 fn device_words(device: &DeviceInfo, app: &App) -> String {
@@ -254,6 +302,7 @@ impl App {
             Some(Overlay::Page(page)) => page.lines(cells, self).len(),
             _ => return,
         };
+        let decides = self.chat.channel_id().is_some_and(|channel_id| may_decide(self, channel_id));
         let last = total.saturating_sub(most.saturating_sub(2).max(1));
         let half = (most / 2).max(1);
         let Some(Overlay::Page(page)) = self.overlays.last_mut() else { return };
@@ -289,6 +338,12 @@ impl App {
             (Kind::Safety(safety), Action::Unverify) if safety.trust == Trust::Verified => {
                 let user_id = safety.user_id;
                 self.ask(crate::tui::app::Pending::SafetyAgain(user_id), crate::client::command::Command::Unverify { user_id });
+            }
+            (Kind::Fork(channel_id, fork), Action::Yes) if decides => {
+                let yes = Yes::Resume { channel_id: *channel_id, discard: fork.discard.clone() };
+                let (by, what) = (Clean::from_untrusted(&fork.other.by), Clean::from_untrusted(&fork.other.what));
+                let text = format!("Declare void for good, for everybody: {by} {what}? This cannot be taken back.");
+                self.question("let the channel go on", &text, yes);
             }
             (Kind::Safety(safety), Action::Yes | Action::AcceptAndSend) if matches!(safety.trust, Trust::Changed { .. }) => {
                 let user_id = safety.user_id;

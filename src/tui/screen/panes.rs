@@ -143,7 +143,7 @@ fn main_head(app: &App, cells: usize) -> Line<'static> {
     let Some(channel) = app.chat.channel_id().and_then(|id| app.world.channel(id)) else {
         return Line::from(Span::styled(" no channel", theme.dim()));
     };
-    let right = head_facts(app, channel);
+    let right = head_facts(channel);
     let room = cells.saturating_sub(2);
     let title = channel_title(channel).truncate(room);
     let facts = Clean::ours(&right).truncate(room.saturating_sub(title.width() + 2));
@@ -162,17 +162,25 @@ fn main_head(app: &App, cells: usize) -> Line<'static> {
     ])
 }
 
-/// `14 members   e2ee`, `e2ee, verified`
-fn head_facts(_app: &App, channel: &ChannelNode) -> String {
-    match (&channel.peer, channel.kind) {
+/// `14 members   gone after 1d   e2ee`, `e2ee, verified`
+fn head_facts(channel: &ChannelNode) -> String {
+    let timer = match channel.expires_s {
+        0 => String::new(),
+        seconds => format!("gone after {}   ", time::span(seconds)),
+    };
+    let trust = match (&channel.peer, channel.kind) {
         (Some(peer), ChannelKind::Dm) => match peer.trust {
-            Trust::Unknown | Trust::Unverified => "e2ee, not verified (F8)".to_owned(),
-            Trust::Verified => "e2ee, verified".to_owned(),
-            Trust::Changed { .. } => "! key changed (F8)".to_owned(),
-            Trust::Stopped => "! stopped (F8)".to_owned(),
+            Trust::Unknown | Trust::Unverified => "e2ee, not verified (F8)",
+            Trust::Verified => "e2ee, verified",
+            Trust::Changed { .. } => "! key changed (F8)",
+            Trust::Stopped => "! stopped (F8)",
         },
-        _ => format!("{}   e2ee", time::count(u64::from(channel.member_count), "member", "members")),
-    }
+        _ => {
+            let members = time::count(u64::from(channel.member_count), "member", "members");
+            return format!("{members}   {timer}e2ee");
+        }
+    };
+    format!("{timer}{trust}")
 }
 
 fn thread_head(app: &App, cells: usize) -> Line<'static> {
@@ -214,6 +222,10 @@ fn hints(app: &App, frame: &mut Frame<'_>, area: Rect, which: Pane) {
                 Some(channel) if channel.kind == ChannelKind::Dm => {
                     lines.push("Enter sends what you write below, end-to-end encrypted".to_owned());
                     lines.push("F8 compares safety numbers, so that you know who reads it".to_owned());
+                }
+                Some(channel) if channel.private => {
+                    lines.push("Enter sends what you write below, end-to-end encrypted".to_owned());
+                    lines.push(":add-member brings others in; only they read it".to_owned());
                 }
                 _ => {
                     lines.push("Enter sends what you write below, end-to-end encrypted".to_owned());
@@ -314,11 +326,14 @@ impl App {
     /// Banner and notice, wrapped: what blocks this channel, what went wrong.
     pub(super) fn notes(&self, pane: Pane, cells: usize) -> Vec<Line<'static>> {
         let theme = &self.theme;
-        let room = cells.saturating_sub(2).max(1);
         let mut lines = Vec::new();
-        let mut add = |text: &Clean, style: Style| {
-            for range in wrap(text.as_str(), room) {
-                lines.push(Line::from(Span::styled(format!(" {}", text.slice(range)), style)));
+        // The sign stands before the first line, the others are indented as far.
+        let mut add = |sign: &str, text: &str, style: Style| {
+            let (text, indent) = (Clean::ours(text), " ".repeat(sign.len()));
+            let room = cells.saturating_sub(2 + sign.len()).max(1);
+            for (at, range) in wrap(text.as_str(), room).into_iter().enumerate() {
+                let sign = if at == 0 { sign } else { &indent };
+                lines.push(Line::from(Span::styled(format!(" {sign}{}", text.slice(range)), style)));
             }
         };
         if pane == Pane::Main {
@@ -327,19 +342,19 @@ impl App {
                 |block: &&SendBlock| !matches!(block, SendBlock::ReadOnly | SendBlock::Archived | SendBlock::NotMember);
             if let Some(block) = self.send_block().filter(alarming) {
                 let (what, key) = block_words(block);
-                add(&Clean::ours(format!("! {what}")), theme.warning());
-                add(&Clean::ours(format!("  {key}")), theme.text());
+                add("! ", &what, theme.warning());
+                add("  ", &key, theme.text());
             }
             let community = self.chat.channel_id().and_then(|id| self.world.channel(id)?.community_id);
             if let Some(warning) = community.and_then(|id| self.world.community(id)?.warning.as_ref()) {
-                add(&Clean::ours(format!("! {warning}")), theme.warning());
+                add("! ", warning, theme.warning());
             }
         }
         if let Some(notice) = self.notice.as_ref().filter(|_| pane == self.active_pane()) {
-            let sign = if notice.error { "! " } else { "" };
-            add(&Clean::ours(format!("{sign}{}", notice.text)), if notice.error { theme.error() } else { theme.good() });
+            let (sign, indent, style) = if notice.error { ("! ", "  ", theme.error()) } else { ("", "", theme.good()) };
+            add(sign, notice.text.as_str(), style);
             if !notice.hint.is_empty() {
-                add(&Clean::ours(format!("{}{}", if notice.error { "  " } else { "" }, notice.hint)), theme.text());
+                add(indent, notice.hint.as_str(), theme.text());
             }
         }
         lines

@@ -1,10 +1,10 @@
-//! The lists: switcher, palette, help, people, search, members, emoji, outbox; what they hold and what choosing does.
+//! The lists: switcher, palette, help, people, search, emoji, outbox; what they hold and what choosing does. The lists of members
+//! are in `members.rs`.
 
 use crate::client::command::{Command, Place};
-use crate::client::model::{Delivery, MessageRef, Person, Problem, SearchHit, Trust, Unsent, UnsentKind};
+use crate::client::model::{Delivery, Domain, MessageRef, Person, Problem, SearchHit, Trust, Unsent, UnsentKind};
 use crate::protocol::codec::Timestamp;
-use crate::protocol::communities::Role;
-use crate::protocol::ids::{ChannelId, CommunityId, UserId};
+use crate::protocol::ids::ChannelId;
 use crate::protocol::users::Status;
 use crate::tui::app::{App, Pending};
 use crate::tui::command::{Action, COMMANDS, Spec, by_name, spec};
@@ -13,7 +13,6 @@ use crate::tui::markdown;
 use crate::tui::text::Clean;
 use crate::tui::time;
 use crate::tui::widget::picker::{Picker, Row};
-use crate::tui::widget::timeline::lines::role_words;
 use crate::tui::world::{channel_sign, channel_title};
 
 use super::compose::emoji_named;
@@ -25,7 +24,7 @@ const QUERY_MS: i64 = 150;
 const HITS: usize = 50;
 
 impl App {
-    fn pick(&mut self, kind: PickKind, picker: Picker<Choice>) {
+    pub(super) fn pick(&mut self, kind: PickKind, picker: Picker<Choice>) {
         self.overlays.push(Overlay::Pick(kind, picker));
     }
 
@@ -33,17 +32,22 @@ impl App {
 
     pub(super) fn open_switcher(&mut self, query: &str) {
         let mut channels: Vec<_> = self.world.channels().cloned().collect();
-        // Unread first, then what was used last.
-        channels.sort_by_key(|channel| {
-            (channel.mentions == 0, channel.unread == 0 || channel.muted, std::cmp::Reverse(channel.last_at))
-        });
+        // Unread first, then what was used last; where one is already stands behind them all, to be found by its name.
         let current = self.chat.channel_id();
+        channels.sort_by_key(|channel| {
+            let here = Some(channel.id) == current;
+            (here, channel.mentions == 0, channel.unread == 0 || channel.muted, std::cmp::Reverse(channel.last_at))
+        });
         let mut rows: Vec<Row<Choice>> = channels
             .iter()
-            .filter(|channel| Some(channel.id) != current)
             .map(|channel| {
                 let community = channel.community_id.and_then(|id| self.world.community(id));
                 let place = community.map(|node| Clean::from_untrusted(&node.name)).unwrap_or_default();
+                let place = match Some(channel.id) == current {
+                    true if place.is_empty() => Clean::ours("open now"),
+                    true => Clean::ours(format!("{place}, open now")),
+                    false => place,
+                };
                 let tag = match (channel.unread, channel.mentions) {
                     (0, 0) => String::new(),
                     (unread, 0) => time::grouped(unread),
@@ -115,10 +119,10 @@ impl App {
         self.pick(PickKind::Help, Picker::new("help: keys and commands, those for here first", rows).query(query));
     }
 
-    pub(super) fn open_people(&mut self, query: &str) {
+    pub(super) fn open_people(&mut self, title: impl Into<String>, add_to: Option<Domain>, query: &str) {
         let query = query.trim_start_matches('@');
-        let picker = Picker::new("write to", Vec::new()).answers("type the username of somebody on this server").query(query);
-        self.pick(PickKind::People { due: Some(self.now) }, picker);
+        let picker = Picker::new(title, Vec::new()).answers("type the username of somebody on this server").query(query);
+        self.pick(PickKind::People { due: Some(self.now), add_to }, picker);
         self.overlay_tick();
     }
 
@@ -126,48 +130,6 @@ impl App {
         let picker = Picker::new("search", Vec::new()).answers("type words, \"a phrase\", from:name, in:channel").query(query);
         self.pick(PickKind::Search { due: (!query.is_empty()).then_some(self.now) }, picker);
         self.overlay_tick();
-    }
-
-    pub(super) fn open_members(&mut self) {
-        match self.chat.channel_id() {
-            Some(channel_id) => {
-                self.ask(Pending::MembersPicker(channel_id), Command::ListMembers { channel_id });
-            }
-            None => self.fail("no channel is open", "Ctrl-G goes to one."),
-        }
-    }
-
-    pub(super) fn members_came(&mut self, channel_id: ChannelId) {
-        let rows = self.member_rows(channel_id, |_| true);
-        let title = self
-            .world
-            .channel(channel_id)
-            .map_or("members".to_owned(), |channel| format!("members of {}", channel_title(channel)));
-        self.pick(PickKind::Members(channel_id), Picker::new(title, rows));
-    }
-
-    fn member_rows(&self, channel_id: ChannelId, wanted: impl Fn(&crate::client::model::MemberInfo) -> bool) -> Vec<Row<Choice>> {
-        let mut members: Vec<_> = self.world.members(channel_id).iter().filter(|member| wanted(member)).collect();
-        members.sort_by(|one, other| (other.role, one.username.raw()).cmp(&(one.role, other.username.raw())));
-        members
-            .into_iter()
-            .map(|member| {
-                let username = Clean::from_untrusted(&member.username);
-                let name = Clean::from_untrusted(&member.name);
-                let label = if name == username { username.clone() } else { Clean::ours(format!("{username}  {name}")) };
-                let mut facts = Vec::new();
-                if member.role != Role::Member {
-                    facts.push(role_words(member.role));
-                }
-                facts.extend(trust_words(member.trust));
-                if member.unsigned {
-                    facts.push("not in the signed list: gets no keys");
-                }
-                let status = self.world.status(member.user_id).unwrap_or(member.status);
-                let choice = Choice::Person { user_id: member.user_id, name: username };
-                Row::new(label, Clean::ours(facts.join(", ")), choice).tag(status_words(status))
-            })
-            .collect()
     }
 
     pub(super) fn open_emoji(&mut self, channel_id: ChannelId, target: MessageRef) {
@@ -215,16 +177,32 @@ impl App {
         self.pick(PickKind::Outbox, Picker::new("not sent yet", rows).empty("nothing waits and nothing failed"));
     }
 
-    pub(super) fn choose_member(&mut self, community_id: CommunityId, action: Action, arg: &str) {
-        let Some(channel_id) = self.chat.channel_id() else { return };
-        if self.world.community(community_id).is_some_and(|node| node.my_role < Role::Moderator) {
-            self.fail("only moderators, admins and the owner can do that", "");
-            return;
+    /// `:receipts on`, `:receipts off`, or a list of the two.
+    pub(super) fn set_receipts(&mut self, arg: &str) {
+        match arg {
+            "on" => self.turn_receipts(true),
+            "off" => self.turn_receipts(false),
+            "" => {
+                let now = self.world.account.as_ref().map(|account| account.receipts);
+                let row = |on: bool, label: &str| {
+                    let detail = if now == Some(on) { "as it is now" } else { "" };
+                    Row::new(Clean::ours(label), Clean::ours(detail), Choice::Receipts(on))
+                };
+                let rows =
+                    vec![row(true, "on: they see what reached you and what you read"), row(false, "off: nobody sees either")];
+                self.pick(PickKind::Receipts, Picker::new("receipts, in direct conversations", rows));
+            }
+            _ => self.fail(format!("receipts are on or off, not {arg:?}"), ":receipts off tells nobody what you have read."),
         }
-        let me = self.world.me();
-        let rows = self.member_rows(channel_id, |member| Some(member.user_id) != me);
-        let title = spec(action).map_or("members", |spec| spec.doc);
-        self.pick(PickKind::Choose { community_id, action }, Picker::new(title, rows).query(arg.trim_start_matches('@')));
+    }
+
+    fn turn_receipts(&mut self, on: bool) {
+        let words = if on {
+            "receipts are on: in direct conversations others see what you have read"
+        } else {
+            "receipts are off: nobody sees what reached you or what you have read"
+        };
+        self.ask(Pending::Toast(words.to_owned()), Command::SetReceipts { on });
     }
 
     // Keys.
@@ -279,25 +257,24 @@ impl App {
     fn choose(&mut self, kind: &PickKind, choice: Choice) {
         match (kind, choice) {
             (PickKind::Emoji { channel_id, target }, Choice::Emoji(emoji)) => self.toggle_reaction(*channel_id, *target, &emoji),
-            (PickKind::Choose { community_id, action }, Choice::Person { user_id, name }) => match action {
-                Action::SetRole => self.open_roles(*community_id, user_id, &name),
-                _ => self.confirm_removal(*community_id, user_id, &name, *action == Action::Ban),
-            },
-            (PickKind::Role { community_id, user_id }, Choice::Role(role)) => {
-                let words = format!("now {}", role_words(role));
-                self.ask(Pending::Toast(words), Command::SetRole { domain: (*community_id).into(), user_id: *user_id, role });
+            (PickKind::Choose { domain, action }, Choice::Person { user_id, name }) => {
+                self.act_on_member(*domain, *action, user_id, &name);
             }
-            (PickKind::Members(channel_id), Choice::Person { user_id, name }) => self.open_person(*channel_id, user_id, name),
-            (PickKind::Person { community_id, user_id, name }, Choice::Action(action)) => match (action, community_id) {
-                (Action::NewDm, _) => {
-                    self.ask(Pending::OpenDm, Command::OpenDm { user_id: *user_id });
-                }
-                (Action::SetRole, Some(community_id)) => self.open_roles(*community_id, *user_id, name),
-                (Action::Kick | Action::Ban, Some(community_id)) => {
-                    self.confirm_removal(*community_id, *user_id, name, action == Action::Ban);
-                }
-                _ => self.show_safety(*user_id),
-            },
+            (PickKind::Role { domain, user_id, name }, Choice::Role(role)) => self.choose_role(*domain, *user_id, name, role),
+            (PickKind::Members, Choice::Person { user_id, name }) => self.open_person(user_id, name),
+            (PickKind::Person { user_id, .. }, Choice::Action(Action::NewDm)) => {
+                self.ask(Pending::OpenDm, Command::OpenDm { user_id: *user_id });
+            }
+            (PickKind::Person { user_id, .. }, Choice::Action(_)) => self.show_safety(*user_id),
+            (PickKind::Person { user_id, name }, Choice::In(domain, action)) => {
+                self.act_on_member(domain, action, *user_id, name);
+            }
+            (PickKind::People { add_to: Some(domain), .. }, Choice::Person { user_id, name }) => {
+                self.add_chosen(*domain, user_id, &name);
+            }
+            (PickKind::AddTo { name }, Choice::Domain(domain)) => self.choose_new_member(domain, name),
+            (PickKind::Leave, Choice::Domain(domain)) => self.confirm_leaving(domain),
+            (_, Choice::Receipts(on)) => self.turn_receipts(on),
             (PickKind::Unsent(one), Choice::Action(action)) => match action {
                 Action::Retry => {
                     self.ask(Pending::Quiet, Command::Retry { channel_id: one.channel_id, id: one.id });
@@ -325,44 +302,8 @@ impl App {
                 self.ask(Pending::OpenDm, Command::OpenDm { user_id });
             }
             (_, Choice::Hit(hit)) => self.jump(hit.channel_id, hit.message, hit.thread_root),
-            (_, Choice::Emoji(_) | Choice::Role(_) | Choice::Nothing) => {}
+            (_, Choice::Emoji(_) | Choice::Role(_) | Choice::Domain(_) | Choice::In(..) | Choice::Nothing) => {}
         }
-    }
-
-    fn open_person(&mut self, channel_id: ChannelId, user_id: UserId, name: Clean) {
-        let community_id = self.world.channel(channel_id).and_then(|channel| channel.community_id);
-        let role = community_id.and_then(|id| self.world.community(id)).map(|node| node.my_role);
-        let row = |label: &str, action| Row::new(Clean::ours(label), Clean::default(), Choice::Action(action));
-        let mut rows = Vec::new();
-        if self.world.me() != Some(user_id) {
-            rows.push(row("write directly", Action::NewDm));
-            rows.push(row("compare safety numbers", Action::Safety));
-            if role >= Some(Role::Moderator) {
-                rows.push(row("remove from the community", Action::Kick));
-                rows.push(row("remove for good", Action::Ban));
-            }
-            if role >= Some(Role::Admin) {
-                rows.push(row("change the role", Action::SetRole));
-            }
-        }
-        let picker = Picker::new(name.as_str(), rows).empty("this is you");
-        self.pick(PickKind::Person { community_id, user_id, name }, picker);
-    }
-
-    fn open_roles(&mut self, community_id: CommunityId, user_id: UserId, name: &Clean) {
-        let members = self.chat.channel_id().map_or(&[][..], |id| self.world.members(id));
-        let now = members.iter().find(|member| member.user_id == user_id).map(|member| member.role);
-        let rows = [Role::Member, Role::Moderator, Role::Admin].map(|role| {
-            let detail = if now == Some(role) { "as it is now" } else { "" };
-            Row::new(Clean::ours(role_words(role)), Clean::ours(detail), Choice::Role(role))
-        });
-        self.pick(PickKind::Role { community_id, user_id }, Picker::new(format!("role of {name}"), rows.into()));
-    }
-
-    fn confirm_removal(&mut self, community_id: CommunityId, user_id: UserId, name: &Clean, ban: bool) {
-        let what = if ban { "Remove and never let back" } else { "Remove" };
-        let text = format!("{what} {name}? New keys are made for the others at once, so that {name} reads nothing from then on.");
-        self.question("remove a member", &text, Yes::Remove { community_id, user_id, ban });
     }
 
     // Queries that the client answers.
@@ -372,7 +313,7 @@ impl App {
         let due = Timestamp(self.now.0.saturating_add(QUERY_MS));
         if let Some(Overlay::Pick(kind, picker)) = self.overlays.last_mut() {
             match kind {
-                PickKind::People { due: at } | PickKind::Search { due: at } => *at = Some(due),
+                PickKind::People { due: at, .. } | PickKind::Search { due: at } => *at = Some(due),
                 PickKind::Palette => match with_argument(picker.input.text()) {
                     Some((spec, _)) => picker.filter_by(spec.name),
                     None => picker.filter(),
@@ -387,8 +328,12 @@ impl App {
         let Some(Overlay::Pick(kind, picker)) = self.overlays.last_mut() else { return };
         let query = picker.input.text().trim().to_owned();
         let command = match kind {
-            PickKind::People { due } if due.is_some_and(|due| due <= now) => {
+            PickKind::People { due, .. } if due.is_some_and(|due| due <= now) => {
                 *due = None;
+                if !query.is_empty() {
+                    "looking …".clone_into(&mut picker.empty);
+                    self.dirty = true;
+                }
                 Command::FindPeople { query: query.trim_start_matches('@').to_owned() }
             }
             PickKind::Search { due } if due.is_some_and(|due| due <= now) => {
@@ -436,9 +381,14 @@ impl App {
 
     pub(super) fn people_came(&mut self, query: &str, people: Vec<Person>) {
         let me = self.world.me();
+        let add_to = match self.overlays.last() {
+            Some(Overlay::Pick(PickKind::People { add_to, .. }, _)) => *add_to,
+            _ => None,
+        };
         let rows: Vec<Row<Choice>> = people
             .into_iter()
             .filter(|person| Some(person.user_id) != me)
+            .filter(|person| add_to.is_none_or(|domain| self.can_be_added(domain, person)))
             .map(|person| {
                 let username = Clean::from_untrusted(&person.username);
                 let label = match &person.display_name {
@@ -450,7 +400,12 @@ impl App {
             })
             .collect();
         if let Some(picker) = self.query_picker(query) {
-            "nobody of that name is known here; usernames are found when complete".clone_into(&mut picker.empty);
+            let nobody = match add_to {
+                _ if query.is_empty() => "type the username of somebody on this server",
+                Some(_) => "nobody of that name can be added: only who is in the community, and not here yet",
+                None => "nobody of that name is known here; usernames are found when complete",
+            };
+            nobody.clone_into(&mut picker.empty);
             picker.set_rows(rows);
         }
     }
@@ -483,7 +438,7 @@ pub(super) const fn trust_words(trust: Trust) -> Option<&'static str> {
     }
 }
 
-const fn status_words(status: Status) -> &'static str {
+pub(super) const fn status_words(status: Status) -> &'static str {
     match status {
         Status::Online => "online",
         Status::Idle => "away",

@@ -89,7 +89,7 @@ impl SetupScreen {
         let form = Form::plain(
             "unlock",
             &["What is stored on this machine is encrypted. Its passphrase opens it."],
-            vec![Field::secret("passphrase", "the one you chose for this machine, or the recovery code")],
+            vec![unlock_field()],
         );
         Self {
             step: Step::Unlock,
@@ -139,11 +139,11 @@ impl SetupScreen {
                 .with(password),
         );
         if may_register {
-            fields.push(Field::secret("again", "the same password; only to register").with(password));
+            fields.push(Field::secret("again", "the same password").with(password).only_for(&[0]));
         }
         if server.registration == Registration::Invite {
             let code = old.as_ref().and_then(|account| account.invite.clone()).unwrap_or_default();
-            fields.push(Field::text("invite", "the code you were given; only to register").with(&code));
+            fields.push(Field::text("invite", "the code you were given").with(&code).only_for(&[0]));
         }
         self.step = Step::Account;
         self.form = Form::plain(&format!("account on {}", server.name), intro, fields);
@@ -164,8 +164,9 @@ impl SetupScreen {
             &[intro],
             vec![
                 Field::choice("how", options, "left and right change it"),
-                Field::secret("passphrase", format!("at least {PASSPHRASE_MIN} characters, and another one than the password")),
-                Field::secret("again", "the same passphrase"),
+                Field::secret("passphrase", format!("at least {PASSPHRASE_MIN} characters, and another one than the password"))
+                    .only_for(&[0, 1]),
+                Field::secret("again", "the same passphrase").only_for(&[0, 1]),
             ],
         );
         self.form.focus = usize::from(!self.keyring);
@@ -220,6 +221,10 @@ impl SetupScreen {
         }
         self.form.view_in(frame, area, app)
     }
+}
+
+fn unlock_field() -> Field {
+    Field::secret("passphrase", "the one you chose for this machine, or were given to write down")
 }
 
 impl App {
@@ -370,7 +375,7 @@ impl App {
                     _ => {}
                 }
                 if let Some(field) = setup.form.fields.iter_mut().find(|_| setup.step == Step::Unlock) {
-                    *field = Field::secret("passphrase", "the one you chose for this machine, or the recovery code");
+                    *field = unlock_field();
                 }
                 setup.form.error = Some(problem);
             }

@@ -81,7 +81,45 @@ fn dialogs() {
     screen!("create-channel", Store::team(), "f9 'create-channel' enter 'rollouts' tab tab", 80, 24);
     screen!("invite", Store::team(), "ctrl-g 'deploys' enter f9 'invite' enter '0' enter enter", 80, 24);
     screen!("delete", Store::team(), "ctrl-g 'deploys' enter esc { d", 80, 24);
-    screen!("leave-40x10", Store::team(), "ctrl-g 'deploys' enter esc : 'leave' enter", 40, 10);
+    screen!("leave-40x10", Store::private(Role::Member), "ctrl-g 'deploys' enter esc : 'leave' enter", 40, 10);
+}
+
+#[test]
+fn private_places() {
+    let war_room = "ctrl-g 'war room' enter ";
+    let mut timed = Store::private(Role::Owner);
+    timed.edit(WAR_ROOM, |channel| channel.expires_s = 86_400);
+    screen!("timer", timed, &format!("{war_room} '/timer' enter"), 80, 24);
+    screen!("timer-refused-40x10", Store::private(Role::Owner), &format!("{war_room} '/timer 5 parsecs' enter"), 40, 10);
+    screen!("receipts", Store::private(Role::Owner), &format!("{war_room} '/receipts' enter"), 80, 24);
+    screen!("add-to", Store::private(Role::Owner), "ctrl-g 'deploys' enter '/add-member' enter", 80, 24);
+    screen!("kick", Store::private(Role::Owner), &format!("{war_room} '/kick' enter enter"), 80, 24);
+    screen!("role", Store::private(Role::Owner), &format!("{war_room} '/role bo' enter enter"), 80, 24);
+    screen!("person-in-private", Store::private(Role::Owner), &format!("{war_room} f5 down down enter"), 80, 24);
+    screen!("leave-which", Store::private(Role::Member), &format!("{war_room} '/leave' enter"), 80, 24);
+}
+
+#[test]
+fn why_a_channel_is_stopped() {
+    let mut store = Store::private(Role::Owner);
+    store.edit(WAR_ROOM, |channel| channel.blocked = Some(SendBlock::LogStopped));
+    let mut driven = Driven::open(store, 80, 24);
+    driven.keys("ctrl-g 'war room' enter");
+    snapshot("stopped", &mut driven);
+    driven.keys("'/resume' enter");
+    let change = |what: &str| SignedChange { by: "ana".into(), device_id: 1, what: what.into(), signed_at: NOW };
+    let fork = Fork { seq: 7, discard: "ab".to_owned(), kept: change("removed bo"), other: change("added \x1b[2Jeve") };
+    driven.answer(Ok(Answer::Forks(vec![fork])));
+    snapshot("fork", &mut driven);
+}
+
+#[test]
+fn somebody_to_add() {
+    let mut driven = Driven::open(Store::private(Role::Owner), 80, 24);
+    driven.keys("ctrl-g 'war room' enter '/add-member' enter");
+    let person = |n, name: &str| Person { user_id: user(n), username: name.into(), display_name: None, trust: Trust::Verified };
+    driven.answer(Ok(Answer::People(vec![person(ANA, "ana"), person(DORA, "dora")])));
+    snapshot("add-member", &mut driven);
 }
 
 #[test]

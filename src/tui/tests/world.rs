@@ -23,7 +23,10 @@ pub(in crate::tui) const ME: u8 = 1;
 pub(in crate::tui) const ANA: u8 = 2;
 pub(in crate::tui) const BO: u8 = 3;
 pub(in crate::tui) const CAROL: u8 = 4;
+pub(in crate::tui) const DORA: u8 = 5;
 pub(in crate::tui) const DEPLOYS: u8 = 11;
+pub(in crate::tui) const WAR_ROOM: u8 = 13;
+pub(in crate::tui) const PIXELS: u8 = 14;
 pub(in crate::tui) const DM_BO: u8 = 21;
 
 pub(in crate::tui) fn account() -> Account {
@@ -73,7 +76,7 @@ fn channel(n: u8, name: &str, group: u8, unread: u64, mentions: u64) -> ChannelN
         topic: None,
         peer: None,
         domain: Some(community_id(1).into()),
-        my_role: Some(Role::Member),
+        my_role: Some(Role::Owner),
         private: false,
         read_only: false,
         archived: false,
@@ -150,7 +153,7 @@ impl Store {
                         Arc::new(channel(10, "general", 1, 0, 0)),
                         Arc::new(deploys),
                         Arc::new(channel(12, "incident", 1, 1, 1)),
-                        Arc::new(ChannelNode { private: true, ..channel(13, "war room", 1, 2, 0) }),
+                        Arc::new(ChannelNode { private: true, ..channel(WAR_ROOM, "war room", 1, 2, 0) }),
                     ],
                 },
                 GroupNode {
@@ -158,7 +161,7 @@ impl Store {
                     name: "design".into(),
                     visibility: Visibility::Public,
                     my_role: Role::Owner,
-                    channels: vec![Arc::new(channel(14, "pixels", 2, 0, 0))],
+                    channels: vec![Arc::new(channel(PIXELS, "pixels", 2, 0, 0))],
                 },
             ],
             warning: None,
@@ -227,6 +230,26 @@ impl Store {
         Self { tree: Arc::new(tree), items: items.into_iter().map(Arc::new).collect(), members, draft: String::new() }
     }
 
+    /// The team where `war room` is a private channel, and `design` a private group, in which this user has a role.
+    pub(in crate::tui) fn private(role: Role) -> Self {
+        let mut store = Self::team();
+        store.edit(WAR_ROOM, |channel| {
+            (channel.domain, channel.my_role, channel.member_count) = (Some(channel.id.into()), Some(role), 4);
+        });
+        store.edit(PIXELS, |channel| {
+            (channel.domain, channel.my_role, channel.private) = (Some(group_id(2).into()), Some(role), true);
+        });
+        store.edit(DEPLOYS, |channel| channel.my_role = Some(role));
+        let tree = Arc::make_mut(&mut store.tree);
+        let acme = Arc::make_mut(&mut tree.communities[0]);
+        acme.my_role = role;
+        (acme.groups[1].visibility, acme.groups[1].my_role) = (Visibility::Private, role);
+        store.members[0].role = role;
+        let dora = MemberInfo { user_id: user(DORA), name: "dora".into(), username: "dora".into(), ..store.members[2].clone() };
+        store.members.push(dora);
+        store
+    }
+
     /// A long history in one channel.
     pub(in crate::tui) fn long(count: u64) -> Self {
         let mut store = Self::team();
@@ -289,7 +312,13 @@ impl Store {
                 })
             }
             Command::LoadDraft { .. } => Answer::Draft { text: Untrusted::new(self.draft.clone()), reply_to: None },
-            Command::ListMembers { .. } => Answer::Members(self.members.clone()),
+            // In private places are the first three.
+            Command::ListMembers { channel_id } => {
+                let mut nodes = self.tree.communities.iter().flat_map(|node| &node.groups).flat_map(|group| &group.channels);
+                let domain = nodes.find(|node| node.id == *channel_id).and_then(|node| node.domain);
+                let count = if matches!(domain, Some(Domain::Group(_) | Domain::Channel(_))) { 3 } else { self.members.len() };
+                Answer::Members(self.members[..count.min(self.members.len())].to_vec())
+            }
             _ => return None,
         };
         Some(Ok(answer))

@@ -243,15 +243,22 @@ fn body(body: &Body, cells: usize, look: &Look<'_>) -> Vec<Line<'static>> {
         Body::BeforeJoin => "(written before you joined)".to_owned(),
         Body::BeforeDevice => "(written before this device was added)".to_owned(),
         Body::NewerClient => "(needs a newer version of chat)".to_owned(),
-        Body::System(line) => format!("{} {}", theme.glyphs.bullet, system_words(line)),
+        Body::System(line) => system_words(line),
     };
+    // What is said behind a bullet keeps clear of it.
+    let bullet = if matches!(body, Body::System(_)) { theme.glyphs.bullet } else { "" };
+    let indent = if bullet.is_empty() { 0 } else { width(bullet) + 1 };
     let style = match body {
         Body::System(SystemLine::IdentityChanged { .. } | SystemLine::Warning(_) | SystemLine::Seam) => theme.warning(),
         Body::Undecryptable(Reason::Refused | Reason::IdentityChanged) => theme.warning(),
         _ => theme.dim(),
     };
     let text = Clean::ours(words);
-    wrap(text.as_str(), cells).into_iter().map(|range| Line::from(Span::styled(text.slice(range).into_string(), style))).collect()
+    let line = |(at, range)| {
+        let lead = if at == 0 { bullet } else { "" };
+        Line::from(Span::styled(format!("{lead:<indent$}{}", text.slice(range)), style))
+    };
+    wrap(text.as_str(), cells.saturating_sub(indent).max(1)).into_iter().enumerate().map(line).collect()
 }
 
 pub const fn reason_words(reason: Reason) -> &'static str {
@@ -270,7 +277,7 @@ pub const fn mark_words(mark: Mark) -> &'static str {
         Mark::Forged => "the server's copy says something else than what was signed",
         Mark::BeforeRemoval => "sent before the sender was removed, by the server's order",
         Mark::HiddenByServer => "the server says this was deleted or edited, but nobody signed that",
-        Mark::Clock => "the sender's clock and the server's are more than five minutes apart",
+        Mark::Clock => "reached the server more than five minutes after it was written, or a clock is wrong",
         Mark::Gap => "messages of this sender are missing before this one",
     }
 }

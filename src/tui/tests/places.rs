@@ -1,0 +1,298 @@
+//! Places and who is in them: adding, removing and leaving in the right place, timers, receipts.
+
+use super::*;
+
+fn at(store: Store, channel: &str) -> Driven {
+    let mut driven = Driven::open(store, 100, 30);
+    driven.keys(&format!("ctrl-g '{channel}' enter"));
+    driven.effects.clear();
+    driven
+}
+
+fn last(driven: &Driven) -> Option<Command> {
+    driven.asked().map(|(_, command)| command)
+}
+
+fn person(n: u8, name: &str) -> Person {
+    Person { user_id: user(n), username: name.into(), display_name: None, trust: Trust::Unverified }
+}
+
+#[test]
+fn members_are_added_to_the_private_place_that_is_open() {
+    for (channel, domain, place) in [
+        ("war room", Domain::from(channel_id(WAR_ROOM)), "~ war room"),
+        ("pixels", Domain::from(GroupId::from_bytes([2; 16])), "the private group design"),
+    ] {
+        let mut driven = at(Store::private(Role::Admin), channel);
+        driven.keys("'/add-member dora' enter");
+        assert!(driven.text().contains(&format!("add to {place}")), "{}", driven.text());
+        assert_eq!(last(&driven), Some(Command::FindPeople { query: "dora".to_owned() }));
+        // Who is in it already is not offered.
+        driven.answer(Ok(Answer::People(vec![person(BO, "bo"), person(DORA, "dora")])));
+        assert!(!driven.text().contains("▌ @ bo") && driven.text().contains("▌ @ dora"), "{}", driven.text());
+        driven.keys("enter");
+        assert_eq!(last(&driven), Some(Command::AddMember { domain, user_id: user(DORA) }));
+        driven.answer(Ok(Answer::Ok));
+        assert!(driven.text().contains(&format!("dora was added to {place}")), "{}", driven.text());
+    }
+}
+
+#[test]
+fn only_who_is_in_the_community_is_offered_to_a_private_place_in_it() {
+    let mut driven = at(Store::private(Role::Admin), "war room");
+    driven.keys("'/add-member ' enter");
+    let people = vec![person(ANA, "ana"), person(CAROL, "carol"), person(DORA, "dora"), person(9, "eve")];
+    driven.answer(Ok(Answer::People(people)));
+    let text = driven.text();
+    assert!(text.contains("@ dora") && !text.contains("@ ana") && !text.contains("@ eve"), "{text}");
+    assert!(!text.contains("@ carol\n") && !text.contains("▌ @ carol"), "nobody signed that she is a member\n{text}");
+}
+
+#[test]
+fn adding_from_a_public_channel_asks_where_to_and_says_when_there_is_no_such_place() {
+    let mut driven = at(Store::private(Role::Admin), "deploys");
+    driven.keys("'/add-member dora' enter");
+    let text = driven.text();
+    assert!(text.contains("~ war room") && text.contains("the private group design"), "{text}");
+    driven.keys("enter");
+    assert_eq!(last(&driven), Some(Command::FindPeople { query: "dora".to_owned() }));
+    driven.answer(Ok(Answer::People(vec![person(DORA, "dora")])));
+    driven.keys("enter");
+    assert_eq!(last(&driven), Some(Command::AddMember { domain: channel_id(WAR_ROOM).into(), user_id: user(DORA) }));
+
+    let mut driven = at(Store::team(), "deploys");
+    driven.keys("'/add-member dora' enter");
+    assert!(driven.text().contains("open to everybody in its community") && driven.text().contains(":invite"));
+    assert!(driven.commands().is_empty());
+}
+
+#[test]
+fn whoever_may_not_decide_about_a_private_place_is_told_before_choosing() {
+    for command in ["add-member", "role", "kick", "ban"] {
+        let mut driven = at(Store::private(Role::Member), "war room");
+        driven.keys(&format!("'/{command} bo' enter"));
+        assert!(driven.text().contains("of ~ war room can do that"), "{}", driven.text());
+        assert!(driven.commands().is_empty() && driven.app.overlays.is_empty());
+    }
+    for command in ["add-member", "role"] {
+        let mut driven = at(Store::private(Role::Moderator), "war room");
+        driven.keys(&format!("'/{command} bo' enter"));
+        assert!(driven.text().contains("only admins and the owner of ~ war room"), "{}", driven.text());
+    }
+}
+
+#[test]
+fn removing_acts_where_the_open_channel_stands_and_says_where() {
+    for (channel, domain, place) in [
+        ("deploys", Domain::from(community_id(1)), "Acme"),
+        ("war room", Domain::from(channel_id(WAR_ROOM)), "~ war room"),
+        ("pixels", Domain::from(GroupId::from_bytes([2; 16])), "the private group design"),
+    ] {
+        let mut driven = at(Store::private(Role::Owner), channel);
+        driven.keys("'/kick bo' enter enter");
+        let text = driven.text();
+        assert!(text.contains(&format!("Remove bo from {place}?")), "{text}");
+        driven.keys("y");
+        assert_eq!(last(&driven), Some(Command::Kick { domain, user_id: user(BO), ban: false, reason: None }));
+    }
+}
+
+#[test]
+fn only_those_below_the_own_role_can_be_chosen() {
+    let mut driven = at(Store::private(Role::Moderator), "war room");
+    driven.keys("'/kick ' enter");
+    let text = driven.text();
+    assert!(text.contains("▌ bo") && !text.contains("│   ana"), "an admin stands above\n{text}");
+    // Who is not in the signed list cannot be removed from it.
+    let mut driven = at(Store::private(Role::Owner), "deploys");
+    driven.keys("'/kick ' enter");
+    let text = driven.text();
+    assert!(text.contains("▌ ana") && text.contains("│   dora") && !text.contains("│   carol"), "{text}");
+}
+
+#[test]
+fn a_private_group_knows_no_bans_and_a_direct_conversation_no_removal() {
+    let mut driven = at(Store::private(Role::Owner), "pixels");
+    driven.keys("'/ban bo' enter");
+    assert!(driven.text().contains("the private group design knows no bans"), "{}", driven.text());
+    let mut driven = at(Store::private(Role::Owner), "@bo");
+    for command in ["kick", "ban", "role"] {
+        driven.keys(&format!("ctrl-u '/{command} bo' enter"));
+        assert!(driven.text().contains("a direct conversation has two members"), "{}", driven.text());
+    }
+    assert!(driven.commands().iter().all(|command| !matches!(command, Command::Kick { .. } | Command::SetRole { .. })));
+}
+
+#[test]
+fn roles_are_given_in_the_open_place_and_ownership_only_after_a_question() {
+    let mut driven = at(Store::private(Role::Owner), "war room");
+    driven.keys("'/role bo' enter enter");
+    assert!(driven.text().contains("role of bo in ~ war room"), "{}", driven.text());
+    driven.keys("'mod' enter");
+    let room = Domain::from(channel_id(WAR_ROOM));
+    assert_eq!(last(&driven), Some(Command::SetRole { domain: room, user_id: user(BO), role: Role::Moderator }));
+    driven.effects.clear();
+    driven.keys("'/role bo' enter enter 'owner' enter");
+    assert!(driven.commands().is_empty() && driven.text().contains("Hand ~ war room over to bo?"), "{}", driven.text());
+    driven.keys("y");
+    assert_eq!(last(&driven), Some(Command::SetRole { domain: room, user_id: user(BO), role: Role::Owner }));
+    // An admin makes no admins.
+    let mut driven = at(Store::private(Role::Admin), "war room");
+    driven.keys("'/role bo' enter enter");
+    let text = driven.text();
+    assert!(text.contains("moderator") && !text.contains("  admin") && !text.contains("owner"), "{text}");
+}
+
+#[test]
+fn what_can_be_done_with_somebody_names_the_place_and_the_community_around_it() {
+    let mut driven = at(Store::private(Role::Owner), "war room");
+    driven.keys("f5 'bo' enter");
+    let text = driven.text();
+    for row in ["remove from ~ war room", "remove from Acme for good", "change the role in ~ war room"] {
+        assert!(text.contains(row), "{row}\n{text}");
+    }
+    driven.keys("'remove from acme' enter");
+    assert!(driven.text().contains("Remove bo from Acme?"), "{}", driven.text());
+}
+
+#[test]
+fn leaving_a_private_place_is_not_leaving_the_community() {
+    let mut driven = at(Store::private(Role::Member), "war room");
+    driven.keys("'/leave' enter");
+    let text = driven.text();
+    assert!(text.contains("~ war room") && text.contains("Acme  with everything in it"), "{text}");
+    driven.keys("enter");
+    assert!(driven.text().contains("Leave ~ war room?"), "{}", driven.text());
+    driven.keys("y");
+    assert_eq!(last(&driven), Some(Command::Leave { domain: channel_id(WAR_ROOM).into() }));
+
+    // An owner is told what to do first.
+    let mut driven = at(Store::private(Role::Owner), "deploys");
+    driven.keys("'/leave' enter");
+    assert!(driven.text().contains("you own Acme") && driven.text().contains(":role NAME"), "{}", driven.text());
+    assert!(driven.app.overlays.is_empty());
+}
+
+// A stopped channel.
+
+fn fork() -> Fork {
+    let change = |by: &str, what: &str| SignedChange { by: by.into(), device_id: 1, what: what.into(), signed_at: NOW };
+    Fork { seq: 7, discard: "ab12".to_owned(), kept: change("ana", "removed bo"), other: change("ana", "added eve") }
+}
+
+#[test]
+fn an_admin_lets_a_stopped_channel_go_on_after_a_question() {
+    let mut store = Store::private(Role::Admin);
+    store.edit(WAR_ROOM, |channel| channel.blocked = Some(SendBlock::LogStopped));
+    let mut driven = at(store, "war room");
+    assert!(driven.text().contains(":resume shows why"), "{}", driven.text());
+    driven.keys("'/resume' enter");
+    let room = channel_id(WAR_ROOM);
+    assert_eq!(last(&driven), Some(Command::ShowForks { channel_id: room }));
+    driven.answer(Ok(Answer::Forks(vec![fork()])));
+    let text = driven.text();
+    assert!(text.contains("ana removed bo") && text.contains("ana added eve"), "{text}");
+    driven.effects.clear();
+    driven.keys("a n");
+    assert!(driven.commands().is_empty());
+    driven.keys("a y");
+    assert_eq!(last(&driven), Some(Command::Resume { channel_id: room, discard: "ab12".to_owned() }));
+    driven.answer(Ok(Answer::Ok));
+    assert_eq!(last(&driven), Some(Command::ShowForks { channel_id: room }));
+    driven.answer(Ok(Answer::Forks(Vec::new())));
+    assert!(driven.app.overlays.is_empty() && driven.text().contains("the channel goes on"), "{}", driven.text());
+}
+
+#[test]
+fn whoever_is_no_admin_sees_why_a_channel_is_stopped_and_decides_nothing() {
+    let mut driven = at(Store::private(Role::Moderator), "war room");
+    driven.keys("'/resume' enter");
+    driven.answer(Ok(Answer::Forks(vec![fork()])));
+    driven.keys("a y");
+    assert!(driven.text().contains("An admin of this place decides"), "{}", driven.text());
+    assert!(driven.commands().iter().all(|command| !matches!(command, Command::Resume { .. })));
+}
+
+// Timers.
+
+fn timer(n: u8, seconds: u32) -> Option<Command> {
+    Some(Command::SetTimer { channel_id: channel_id(n), seconds })
+}
+
+#[test]
+fn a_timer_is_typed_as_people_write_time_and_the_header_shows_it() {
+    let mut driven = at(Store::private(Role::Admin), "war room");
+    driven.keys("'/timer 1d' enter");
+    assert_eq!(last(&driven), timer(WAR_ROOM, 86_400));
+    driven.answer(Ok(Answer::Queued { id: MessageId::from_bytes([1; 16]) }));
+    assert!(driven.text().contains("new messages here disappear 1d after they were read"), "{}", driven.text());
+    driven.keys("f9 'timer off' enter");
+    assert_eq!(last(&driven), timer(WAR_ROOM, 0));
+
+    let mut store = Store::private(Role::Admin);
+    store.edit(WAR_ROOM, |channel| channel.expires_s = 5400);
+    store.edit(DM_BO, |channel| channel.expires_s = 86_400);
+    let mut driven = at(store, "war room");
+    assert!(driven.text().contains("4 members   gone after 1h 30m   e2ee"), "{}", driven.text());
+    driven.keys("ctrl-g '@bo' enter");
+    assert!(driven.text().contains("gone after 1d   e2ee, not verified (F8)"), "{}", driven.text());
+}
+
+#[test]
+fn a_wrong_time_is_refused_with_examples_and_keeps_what_was_set() {
+    let mut driven = at(Store::private(Role::Admin), "war room");
+    for wrong in ["soon", "1", "3 months", "2s", "9999d"] {
+        driven.keys(&format!("'/timer {wrong}' enter"));
+        assert!(driven.text().contains("30m, 8h, 1d"), "{wrong}\n{}", driven.text());
+    }
+    assert!(driven.commands().is_empty());
+    // The form says it in place.
+    driven.keys("'/timer' enter ctrl-u 'soon' enter");
+    assert!(driven.text().contains("not a length of time"), "{}", driven.text());
+    driven.keys("ctrl-u '4w' enter");
+    assert_eq!(last(&driven), timer(WAR_ROOM, 2_419_200));
+    assert!(driven.app.overlays.is_empty());
+}
+
+#[test]
+fn in_a_channel_admins_set_the_timer_and_in_a_conversation_of_two_both_do() {
+    let mut driven = at(Store::private(Role::Moderator), "war room");
+    driven.keys("'/timer 1d' enter");
+    assert!(driven.text().contains("only admins and the owner decide"), "{}", driven.text());
+    assert!(driven.commands().is_empty());
+    driven.keys("ctrl-g '@bo' enter '/timer 1d' enter");
+    assert_eq!(last(&driven), timer(DM_BO, 86_400));
+}
+
+// Receipts.
+
+#[test]
+fn receipts_are_turned_on_and_off_and_the_list_shows_how_it_is() {
+    let mut driven = deploys(100, 30);
+    driven.keys("'/receipts off' enter");
+    assert_eq!(last(&driven), Some(Command::SetReceipts { on: false }));
+    driven.answer(Ok(Answer::Ok));
+    assert!(driven.text().contains("receipts are off"), "{}", driven.text());
+    driven.keys("'/receipts maybe' enter");
+    assert!(driven.text().contains("receipts are on or off"), "{}", driven.text());
+    let account = Arc::new(Account { receipts: false, ..account() });
+    driven.client(ClientEvent::Opened { account, tree: Store::team().tree });
+    driven.keys("'/receipts' enter");
+    assert!(driven.text().contains("off: nobody sees either  as it is now"), "{}", driven.text());
+    driven.keys("enter");
+    assert_eq!(last(&driven), Some(Command::SetReceipts { on: true }));
+}
+
+// Getting there.
+
+#[test]
+fn the_switcher_finds_the_open_channel_too_behind_all_others() {
+    let mut driven = deploys(100, 30);
+    driven.keys("ctrl-g");
+    assert!(!driven.text().contains("▌ # deploys  "), "it is not the first");
+    driven.keys("'deploys'");
+    assert!(driven.text().contains("# deploys  Acme, open now"), "{}", driven.text());
+    driven.keys("enter");
+    assert_eq!(driven.app.chat.channel_id(), Some(channel_id(DEPLOYS)));
+    assert!(driven.app.overlays.is_empty());
+}
