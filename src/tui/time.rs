@@ -123,7 +123,9 @@ mod tests {
 
     #[test]
     fn lengths_of_time_are_exact_and_read_back() {
-        for (seconds, text) in [(5, "5s"), (90, "1m 30s"), (5400, "1h 30m"), (86_400, "1d"), (129_600, "1d 12h"), (1_209_600, "14d")] {
+        for (seconds, text) in
+            [(5, "5s"), (90, "1m 30s"), (5400, "1h 30m"), (86_400, "1d"), (129_600, "1d 12h"), (1_209_600, "14d")]
+        {
             assert_eq!(span(seconds), text);
             assert_eq!(parse_timer(text), Ok(seconds));
         }

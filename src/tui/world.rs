@@ -4,9 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::client::model::{
-    Account, ChannelNode, CommunityNode, Connection, Domain, GroupNode, MemberInfo, Tree, Untrusted,
-};
+use crate::client::model::{Account, ChannelNode, CommunityNode, Connection, Domain, GroupNode, MemberInfo, Tree, Untrusted};
 use crate::protocol::channels::ChannelKind;
 use crate::protocol::codec::Timestamp;
 use crate::protocol::communities::Role;

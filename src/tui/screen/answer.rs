@@ -87,7 +87,8 @@ impl App {
         self.dirty = self.world.tree != tree;
         self.world.tree = tree;
         // What was refused because of a block is refused no more when that is gone.
-        if self.send_block().is_none() && self.notice.as_ref().is_some_and(|notice| notice.text.as_str().starts_with("not sent:")) {
+        if self.send_block().is_none() && self.notice.as_ref().is_some_and(|notice| notice.text.as_str().starts_with("not sent:"))
+        {
             self.notice = None;
         }
         // What was just said, as that a community was joined, stays when its channel opens by itself.

@@ -57,7 +57,9 @@ impl App {
     /// The members of a domain as they came last, with the channel of which they were asked.
     fn members_of(&self, domain: Domain) -> &[MemberInfo] {
         let mut channels = self.world.channels().filter(|channel| channel.domain == Some(domain));
-        channels.find_map(|channel| Some(self.world.members(channel.id)).filter(|members| !members.is_empty())).unwrap_or_default()
+        channels
+            .find_map(|channel| Some(self.world.members(channel.id)).filter(|members| !members.is_empty()))
+            .unwrap_or_default()
     }
 
     // Who is here.
@@ -114,7 +116,8 @@ impl App {
             rows.push(row("compare safety numbers", Choice::Action(Action::Safety)));
             let channel = self.chat.channel_id().and_then(|id| self.world.channel(id));
             let here = channel.and_then(|channel| channel.domain);
-            let around = channel.and_then(|channel| channel.community_id).map(Domain::from).filter(|around| Some(*around) != here);
+            let around =
+                channel.and_then(|channel| channel.community_id).map(Domain::from).filter(|around| Some(*around) != here);
             for domain in here.into_iter().chain(around) {
                 let (mine, place) = (self.world.role_in(domain), self.domain_name(domain));
                 let theirs = self.members_of(domain).iter().find(|member| member.user_id == user_id);

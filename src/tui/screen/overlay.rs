@@ -78,7 +78,10 @@ pub enum Choice {
     Channel(ChannelId),
     Community(CommunityId),
     Action(Action),
-    Person { user_id: UserId, name: Clean },
+    Person {
+        user_id: UserId,
+        name: Clean,
+    },
     Emoji(String),
     Hit(Box<SearchHit>),
     Unsent(Box<Unsent>),
@@ -100,15 +103,34 @@ pub struct Question {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Yes {
-    Delete { channel_id: ChannelId, target: MessageRef },
-    Discard { channel_id: ChannelId, id: MessageId },
+    Delete {
+        channel_id: ChannelId,
+        target: MessageRef,
+    },
+    Discard {
+        channel_id: ChannelId,
+        id: MessageId,
+    },
     Leave(Domain),
-    Remove { domain: Domain, user_id: UserId, ban: bool },
-    HandOver { domain: Domain, user_id: UserId },
+    Remove {
+        domain: Domain,
+        user_id: UserId,
+        ban: bool,
+    },
+    HandOver {
+        domain: Domain,
+        user_id: UserId,
+    },
     Verify(UserId),
-    Trust { user_id: UserId, send_waiting: bool },
+    Trust {
+        user_id: UserId,
+        send_waiting: bool,
+    },
     /// One of two signed changes of members is void for good.
-    Resume { channel_id: ChannelId, discard: String },
+    Resume {
+        channel_id: ChannelId,
+        discard: String,
+    },
     MarkAllRead,
     LogOut,
 }
