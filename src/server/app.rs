@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use crate::config::ServerConfig;
 use crate::protocol::ids::{DeviceAddr, EpochId, SessionId, StreamId, UserId};
@@ -20,8 +21,26 @@ use super::token::{AccessTokens, RefreshTokens};
 /// What handlers take: `State(app): State<AppState>`.
 pub type AppState = Arc<App>;
 
+/// How long a client waits at most, whatever the database does.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// From a request's head to its answer: more than the body, the queue for a password and a query may take together.
+    pub request: Duration,
+    /// From the end of a request's head to the end of its body: who sends it byte by byte holds a place that others need.
+    pub body: Duration,
+    /// For each step of a WebSocket that asks the database.
+    pub socket: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self { request: Duration::from_secs(30), body: Duration::from_secs(10), socket: Duration::from_secs(10) }
+    }
+}
+
 pub struct App {
     pub config: ServerConfig,
+    pub deadlines: Deadlines,
     pub database: Database,
     pub tokens: AccessTokens,
     pub refresh: RefreshTokens,
@@ -41,6 +60,7 @@ impl App {
             attempts: Attempts::default(),
             limits: RateLimits::new(&config.limits)?,
             config,
+            deadlines: Deadlines::default(),
             database,
             realtime: OnceLock::new(),
             draining: AtomicBool::new(false),

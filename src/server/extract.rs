@@ -1,11 +1,11 @@
 //! What handlers take out of a request, each failure already in the error body of the protocol.
 
+use std::any::TypeId;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, OptionalFromRequest, Request};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -95,14 +95,11 @@ fn bearer(parts: &Parts) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
-/// From the end of a request's head to the end of its body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// A JSON body of the protocol, at most 1 MiB; as an answer, plain JSON.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Json<T>(pub T);
 
-impl<T: DeserializeOwned> FromRequest<AppState> for Json<T> {
+impl<T: DeserializeOwned + 'static> FromRequest<AppState> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &AppState) -> ApiResult<Self> {
@@ -116,7 +113,7 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Json<T> {
 }
 
 /// For routes whose body may be left out.
-impl<T: DeserializeOwned> OptionalFromRequest<AppState> for Json<T> {
+impl<T: DeserializeOwned + 'static> OptionalFromRequest<AppState> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &AppState) -> ApiResult<Option<Self>> {
@@ -125,9 +122,14 @@ impl<T: DeserializeOwned> OptionalFromRequest<AppState> for Json<T> {
     }
 }
 
-/// The whole body, within [`BODY_TIMEOUT`]: who sends it byte by byte holds a place that others need.
+/// The whole body, within the time for it.
 async fn body(request: Request, app: &AppState) -> ApiResult<Bytes> {
-    match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, app)).await {
+    // What will be too much is refused before it is sent.
+    let announced = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > BODY_MAX as u64) {
+        return Err(ApiError::too_large(BODY_MAX));
+    }
+    match tokio::time::timeout(app.deadlines.body, Bytes::from_request(request, app)).await {
         Ok(bytes) => bytes.map_err(body_rejection),
         Err(_) => Err(ApiError::invalid_request("the body did not arrive in time")),
     }
@@ -150,10 +152,14 @@ fn body_rejection(rejection: BytesRejection) -> ApiError {
 ///
 /// # Errors
 /// 400 `unknown_field` with the field in the details, or `invalid_request` with the path of what is wrong.
-pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
+pub fn parse<T: DeserializeOwned + 'static>(bytes: &[u8]) -> ApiResult<T> {
+    // Serde takes an array for a struct too, by the order of its fields; only what is opaque may be one.
+    if bytes.trim_ascii_start().first() == Some(&b'[') && TypeId::of::<T>() != TypeId::of::<serde_json::Value>() {
+        return Err(ApiError::invalid_request("the body must be a JSON object"));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let path = error.path().to_string();
+        let path = Some(error.path().to_string()).filter(|path| path != ".").unwrap_or_else(|| "the body".to_owned());
         let text = error.inner().to_string();
         if let Some(field) = text.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next()) {
             let details = json!({ "field": field });
@@ -314,6 +320,11 @@ mod tests {
             error.message
         );
         assert_eq!(parse::<Login>(br#"{"username":"ann"}"#).unwrap_err().message, "the field \"password\" is missing");
+        let by_order = parse::<Login>(br#" ["ann","x",null]"#).unwrap_err();
+        assert_eq!((by_order.code, &*by_order.message), (ErrorCode::InvalidRequest, "the body must be a JSON object"));
+        assert!(parse::<serde_json::Value>(b"[1]").is_ok());
+        let whole = parse::<Login>(b"7").unwrap_err().message;
+        assert!(whole.starts_with("the body has a wrong type"), "{whole}");
         assert_eq!(parse::<Login>(b"{").unwrap_err().code, ErrorCode::InvalidRequest);
         assert_eq!(parse::<Login>(br#"{"username":"a","password":"b"} x"#).unwrap_err().code, ErrorCode::InvalidRequest);
     }

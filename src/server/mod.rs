@@ -54,12 +54,33 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     memory::return_large_blocks();
+    let app = prepare(config, database_url).await?;
+    run(Arc::new(app), listener, shutdown).await
+}
+
+/// Everything of a server but its listener: the schema, the secret, the pool, and the live half.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn prepare(config: Config, database_url: &str) -> anyhow::Result<app::App> {
     let secret = secret::ServerSecret::load_or_create(&config.server.secret_file())?;
     db::migrate(database_url).await.context("cannot prepare the database")?;
     let database = db::Database::connect(database_url, config.server.database.pool_size).await?;
-    let app = Arc::new(app::App::new(config.server, database, &secret)?);
-    let realtime = realtime::Realtime::start(&app.database, Box::new(realtime::bus::local::Local));
-    app.set_realtime(Arc::clone(&realtime));
+    let app = app::App::new(config.server, database, &secret)?;
+    app.set_realtime(realtime::Realtime::start(&app.database, Box::new(realtime::bus::local::Local)));
+    Ok(app)
+}
+
+/// Serves what [`prepare`] made, as [`serve`] says.
+///
+/// # Errors
+/// When the listener has no address.
+pub async fn run(
+    app: Arc<app::App>,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    let realtime = Arc::clone(app.realtime().map_err(|_| anyhow::anyhow!("the live half was not started"))?);
     let router = router::router(Arc::clone(&app));
     let jobs = tokio::spawn(jobs::run(Arc::clone(&app)));
     memory::return_free_pages();

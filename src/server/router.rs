@@ -1,7 +1,7 @@
 //! Every feature in reading order, and the layers around all of them.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
@@ -23,9 +23,6 @@ use super::app::AppState;
 use super::error::ApiError;
 use super::extract::Client;
 use super::openapi;
-
-/// From a request's head to its answer: more than the body, the queue for a password and a query may take together.
-const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The whole REST interface with its description.
 fn features() -> (Router<AppState>, OpenApi) {
@@ -70,7 +67,7 @@ pub fn router(app: AppState) -> Router {
         .merge(api::health::openapi(openapi))
         .fallback(async || ApiError::not_found())
         .method_not_allowed_fallback(async || method_not_allowed())
-        .layer(from_fn(deadline))
+        .layer(from_fn_with_state(Arc::clone(&app), deadline))
         .layer(layers)
         .with_state(app)
 }
@@ -84,9 +81,9 @@ fn method_not_allowed() -> Response {
 }
 
 /// A database that does not answer must not keep callers waiting: whether a change was made is then not known.
-async fn deadline(request: Request, next: Next) -> Response {
+async fn deadline(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let reads = request.method().is_safe();
-    match tokio::time::timeout(DEADLINE, next.run(request)).await {
+    match tokio::time::timeout(app.deadlines.request, next.run(request)).await {
         Ok(response) => response,
         Err(_) if reads => ApiError::unavailable().into_response(),
         Err(_) => ApiError::outcome_unknown().into_response(),

@@ -7,8 +7,10 @@ use chat::protocol::error::ErrorCode;
 use chat::protocol::users::{InstanceRole, Page, User as Profile};
 use serde_json::{Value, json};
 
+use crate::support::account::{PASSWORD, User};
 use crate::support::binary::Serve;
-use crate::support::server::{Anon, Answer, Http as _, PASSWORD, TestServer, User};
+use crate::support::http::{Anon, Answer, Http as _};
+use crate::support::server::TestServer;
 
 fn register(username: &str) -> Value {
     json!({ "username": username, "password": PASSWORD })
@@ -20,7 +22,7 @@ async fn refresh(server: &TestServer, token: &str) -> Answer {
 
 #[tokio::test]
 async fn the_first_account_owns_the_instance_also_when_many_come_at_once() {
-    let server = TestServer::start_with(|config| config.server.registration = Registration::Closed).await;
+    let server = TestServer::start_with(|config| config.registration = Registration::Closed).await;
     let anon = server.anon();
     let bodies: Vec<Value> = (0..8).map(|i| register(&format!("person{i}"))).collect();
     let answers = futures_util::future::join_all(bodies.iter().map(|body| anon.post("/auth/register", body))).await;
@@ -50,7 +52,7 @@ async fn an_account_can_be_made_used_and_logged_in_to() {
     assert_eq!(me.username, "alice");
     let again = server.anon().login("alice").await;
     assert_eq!(again.id(), alice.id());
-    again.post("/auth/logout", &json!({})).await.empty();
+    again.post("/auth/logout", &json!({})).await.is(204);
     again.get("/account").await.refused(ErrorCode::Unauthenticated);
     refresh(&server, &again.tokens.refresh_token.0).await.refused(ErrorCode::Unauthenticated);
     assert_eq!(alice.get("/account").await.status, 200, "the other login goes on");
@@ -108,7 +110,7 @@ async fn weak_huge_and_malformed_registrations_are_refused_with_the_field() {
 
 #[tokio::test]
 async fn an_invitation_admits_as_many_as_it_says_and_only_admins_make_one() {
-    let server = TestServer::start_with(|config| config.server.registration = Registration::Invite).await;
+    let server = TestServer::start_with(|config| config.registration = Registration::Invite).await;
     let owner = server.user("owner").await;
     let invite: RegistrationInvite = owner.post("/admin/invites", &json!({ "max_uses": 2, "expires_in_s": 3600 })).await.ok(201);
     let code = invite.code.unwrap().0;
@@ -131,7 +133,7 @@ async fn an_invitation_admits_as_many_as_it_says_and_only_admins_make_one() {
     owner.post("/admin/invites", &json!({ "expires_in_s": u64::MAX })).await.refused(ErrorCode::Validation);
 
     let invite: RegistrationInvite = owner.post("/admin/invites", &json!({})).await.ok(201);
-    owner.delete(&format!("/admin/invites/{}", invite.id)).await.empty();
+    owner.delete(&format!("/admin/invites/{}", invite.id)).await.is(204);
     owner.delete(&format!("/admin/invites/{}", invite.id)).await.refused(ErrorCode::NotFound);
     server.anon().post("/auth/register", &with_code("late", &invite.code.unwrap().0)).await.refused(ErrorCode::Forbidden);
     server.database.execute("UPDATE registration_invites SET max_uses = NULL, expires_at = now() - interval '1 s'").await;
@@ -196,7 +198,7 @@ async fn a_login_of_nobody_costs_the_password_work_of_a_login() {
 
 #[tokio::test]
 async fn failed_logins_slow_down_and_do_not_lock_the_owner_out() {
-    let server = TestServer::start_with(|config| config.server.trusted_proxies = vec!["127.0.0.1".parse().unwrap()]).await;
+    let server = TestServer::start_with(|config| config.trusted_proxies = vec!["127.0.0.1".parse().unwrap()]).await;
     let from = |address: String, username: &str, password: &str| {
         let request = server.anon().request("POST", "/auth/login").header("x-forwarded-for", address);
         let request = request.json(&json!({ "username": username, "password": password }));
@@ -228,7 +230,6 @@ async fn a_refresh_token_rotates_and_its_repeat_gets_the_same_answer() {
     let alice = alice.with_tokens(tokens[0].clone());
     assert_eq!(alice.get("/account").await.status, 200);
     // After a restart too: nothing of it lives in memory.
-    let mut server = server;
     server.restart().await;
     let again: Tokens = refresh(&server, &first).await.ok(200);
     assert_eq!(again.refresh_token.0, second);
@@ -255,7 +256,7 @@ async fn a_refresh_token_used_again_later_ends_the_login_for_both() {
 
 #[tokio::test]
 async fn expired_foreign_and_mixed_up_tokens_are_refused() {
-    let server = TestServer::start_with(|config| config.server.auth.refresh_token_s = 60).await;
+    let server = TestServer::start_with(|config| config.auth.refresh_token_s = 60).await;
     let alice = server.user("alice").await;
     server.database.execute("UPDATE refresh_tokens SET expires_at = now() - interval '1 s'").await;
     refresh(&server, &alice.tokens.refresh_token.0).await.refused(ErrorCode::Unauthenticated);
@@ -299,7 +300,7 @@ async fn a_new_password_ends_the_other_logins() {
     alice.put("/account/password", &change(PASSWORD, "short")).await.refused(ErrorCode::Validation);
     alice.put("/account/password", &change(PASSWORD, "alice in wonderland")).await.refused(ErrorCode::Validation);
     assert_eq!(other.get("/account").await.status, 200);
-    alice.put("/account/password", &change(PASSWORD, "another fine password")).await.empty();
+    alice.put("/account/password", &change(PASSWORD, "another fine password")).await.is(204);
     assert_eq!(alice.get("/account").await.status, 200);
     other.get("/account").await.refused(ErrorCode::Unauthenticated);
     server.anon().post("/auth/login", &register("alice")).await.refused(ErrorCode::InvalidCredentials);
@@ -338,12 +339,12 @@ async fn logins_are_listed_and_ended_one_by_one_or_all_others() {
     let seconds: Page<Session> = second.get("/account/sessions").await.ok(200);
     let id = seconds.items.iter().find(|session| session.current).unwrap().id;
     mallory.delete(&format!("/account/sessions/{id}")).await.refused(ErrorCode::NotFound);
-    alice.delete(&format!("/account/sessions/{id}")).await.empty();
+    alice.delete(&format!("/account/sessions/{id}")).await.is(204);
     alice.delete(&format!("/account/sessions/{id}")).await.refused(ErrorCode::NotFound);
     alice.delete("/account/sessions/nonsense").await.refused(ErrorCode::NotFound);
     second.get("/account").await.refused(ErrorCode::Unauthenticated);
     assert_eq!(third.get("/account").await.status, 200);
-    alice.post("/account/sessions/revoke-others", &json!({})).await.empty();
+    alice.post("/account/sessions/revoke-others", &json!({})).await.is(204);
     third.get("/account").await.refused(ErrorCode::Unauthenticated);
     assert_eq!(mallory.get("/account").await.status, 200);
 }

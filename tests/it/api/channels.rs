@@ -1,12 +1,15 @@
 //! Channels: attached ones and private ones, and what a caller sees of them.
 
+use chat::protocol::error::ErrorCode;
 use serde_json::{Value, json};
 
-use crate::support::api::{Person, TestServer, new_id};
+use crate::support::http::Http as _;
+use crate::support::person::{Person, new_id};
+use crate::support::server::TestServer;
 
 #[tokio::test]
 async fn a_channel_is_attached_by_an_op() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let [alice, bob] = server.people().await;
     let id = alice.community().await;
     alice.add(id, &bob, 1).await;
@@ -29,11 +32,11 @@ async fn a_channel_is_attached_by_an_op() {
     assert_eq!(bob.get(&format!("/channels/{channel}")).await.is(200), want);
 
     let other = alice.op(id).await.attach(channel, true);
-    alice.post(&path, json!({ "id": channel, "name": "general", "log_op": other })).await.fails(409, "conflict");
+    alice.post(&path, json!({ "id": channel, "name": "general", "log_op": other })).await.refused(ErrorCode::Conflict);
     let try_new = async |by: &Person, body: Value| by.post(&path, body).await;
     let fresh = new_id();
     let op = bob.op(id).await.attach(fresh, true);
-    try_new(&bob, json!({ "id": fresh, "name": "x", "log_op": op })).await.fails(403, "forbidden");
+    try_new(&bob, json!({ "id": fresh, "name": "x", "log_op": op })).await.refused(ErrorCode::Forbidden);
     for (body, field) in [
         (json!({ "id": new_id(), "name": "x", "log_op": alice.op(id).await.attach(fresh, true) }), "log_op"),
         (json!({ "id": fresh, "name": "x", "log_op": alice.op(id).await.attach(fresh, false) }), "log_op"),
@@ -50,24 +53,24 @@ async fn a_channel_is_attached_by_an_op() {
             "topic",
         ),
     ] {
-        assert!(try_new(&alice, body).await.fails(400, "validation")[field].is_string(), "{field}");
+        assert!(try_new(&alice, body).await.refused(ErrorCode::Validation)[field].is_string(), "{field}");
     }
     let mut stale = alice.op(id).await;
     stale.seq -= 1;
-    try_new(&alice, json!({ "id": fresh, "name": "x", "log_op": stale.attach(fresh, true) })).await.fails(409, "stale_log");
+    try_new(&alice, json!({ "id": fresh, "name": "x", "log_op": stale.attach(fresh, true) })).await.refused(ErrorCode::StaleLog);
     let elsewhere = alice.community().await;
     let op = alice.op(elsewhere).await.attach(fresh, true);
-    try_new(&alice, json!({ "id": fresh, "name": "x", "log_op": op })).await.fails(400, "validation");
+    try_new(&alice, json!({ "id": fresh, "name": "x", "log_op": op })).await.refused(ErrorCode::Validation);
     alice
         .post(&format!("/groups/{}/channels", new_id()), json!({ "id": fresh, "name": "x", "log_op": op }))
         .await
-        .fails(404, "not_found");
+        .refused(ErrorCode::NotFound);
     try_new(&alice, json!({ "id": fresh, "name": "x", "log_op": alice.op(id).await.attach(fresh, true) })).await.is(201);
 }
 
 #[tokio::test]
 async fn the_hundred_and_first_channel_is_refused_and_its_op_not_applied() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let alice = server.person().await;
     let id = alice.community().await;
     let group = alice.group(id).await;
@@ -83,14 +86,14 @@ async fn the_hundred_and_first_channel_is_refused_and_its_op_not_applied() {
         .unwrap();
     let (channel, op) = (new_id(), alice.op(id).await);
     let body = json!({ "id": channel, "name": "x", "log_op": op.attach(channel, true) });
-    let refused = alice.post(&format!("/groups/{group}/channels"), body).await.fails(409, "conflict");
+    let refused = alice.post(&format!("/groups/{group}/channels"), body).await.refused(ErrorCode::Conflict);
     assert_eq!(refused, json!({ "limit": 100 }));
     assert_eq!(alice.get(&format!("/communities/{id}")).await.is(200)["log_head_seq"], json!(0));
 }
 
 #[tokio::test]
 async fn a_channel_is_changed_by_admins() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let [alice, bob, stranger] = server.people().await;
     let id = alice.community().await;
     alice.add(id, &bob, 1).await;
@@ -112,16 +115,16 @@ async fn a_channel_is_changed_by_admins() {
         (json!({ "name": "\u{200B}" }), "name"),
         (json!({ "topic": "a\u{1b}]0;b\u{7}" }), "topic"),
     ] {
-        assert!(alice.patch(&path, bad).await.fails(400, "validation")[field].is_string(), "{field}");
+        assert!(alice.patch(&path, bad).await.refused(ErrorCode::Validation)[field].is_string(), "{field}");
     }
-    alice.patch(&path, json!({ "slow_mode_s": -1 })).await.fails(400, "invalid_request");
-    bob.patch(&path, json!({ "topic": "mine" })).await.fails(403, "forbidden");
-    stranger.patch(&path, json!({ "topic": "mine" })).await.fails(404, "not_found");
+    alice.patch(&path, json!({ "slow_mode_s": -1 })).await.refused(ErrorCode::InvalidRequest);
+    bob.patch(&path, json!({ "topic": "mine" })).await.refused(ErrorCode::Forbidden);
+    stranger.patch(&path, json!({ "topic": "mine" })).await.refused(ErrorCode::NotFound);
 }
 
 #[tokio::test]
 async fn a_private_channel_tells_its_ops_as_rows() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let [alice, bob, carol] = server.people().await;
     let id = alice.community().await;
     alice.add(id, &bob, 0).await;
@@ -133,7 +136,7 @@ async fn a_private_channel_tells_its_ops_as_rows() {
     assert_eq!(server.events(alice.id).await.pop().unwrap()["channel"]["log_id"], json!(secret));
     let (path, log) = (format!("/channels/{secret}"), format!("/channels/{secret}/log-ops"));
     for hidden in [path.clone(), log.clone(), format!("{path}/members"), format!("{path}/settings")] {
-        carol.get(&hidden).await.fails(404, "not_found");
+        carol.get(&hidden).await.refused(ErrorCode::NotFound);
     }
     alice.post(&log, json!({ "op": alice.op(secret).await.add(&bob, 1) })).await.is(201);
     let gained = server.events(bob.id).await.pop().unwrap();
@@ -158,53 +161,53 @@ async fn a_private_channel_tells_its_ops_as_rows() {
     let op = bob.op(secret).await.remove(&alice, true);
     bob.put(&format!("{path}/bans/{}", alice.id), json!({ "log_op": op })).await.is(204);
     assert_eq!(server.events(alice.id).await.pop(), Some(json!({ "kind": "channel_removed", "channel_id": secret })));
-    alice.get(&path).await.fails(404, "not_found");
+    alice.get(&path).await.refused(ErrorCode::NotFound);
     let op = bob.op(secret).await.unban(&alice);
-    bob.delete(&format!("{path}/bans/{}", alice.id), Some(json!({ "log_op": op }))).await.is(204);
+    bob.delete_with(&format!("{path}/bans/{}", alice.id), json!({ "log_op": op })).await.is(204);
     bob.post(&log, json!({ "op": bob.op(secret).await.add(&carol, 0) })).await.is(201);
-    carol.delete(&path, None).await.fails(403, "forbidden");
+    carol.delete(&path).await.refused(ErrorCode::Forbidden);
     let op = carol.op(secret).await.leave();
     carol.post(&log, json!({ "op": op })).await.is(201);
     carol.post(&log, json!({ "op": op })).await.is(200);
     let op = bob.op(secret).await.anchor();
-    bob.delete(&path, Some(json!({ "log_op": op }))).await.fails(400, "validation");
-    bob.delete(&path, None).await.is(204);
-    bob.get(&path).await.fails(404, "not_found");
+    bob.delete_with(&path, json!({ "log_op": op })).await.refused(ErrorCode::Validation);
+    bob.delete(&path).await.is(204);
+    bob.get(&path).await.refused(ErrorCode::NotFound);
     assert_eq!(server.events(bob.id).await.pop(), Some(json!({ "kind": "channel_removed", "channel_id": secret })));
 }
 
 #[tokio::test]
 async fn an_attached_channel_goes_with_its_detach_op() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let [alice, bob] = server.people().await;
     let id = alice.community().await;
     alice.add(id, &bob, 1).await;
     let group = alice.group(id).await;
     let (channel, other) = (alice.channel(id, group).await, alice.channel(id, group).await);
     let path = format!("/channels/{channel}");
-    alice.delete(&path, None).await.fails(400, "validation");
+    alice.delete(&path).await.refused(ErrorCode::Validation);
     let wrong = alice.op(id).await.attach(other, false);
-    alice.delete(&path, Some(json!({ "log_op": wrong }))).await.fails(400, "validation");
-    bob.delete(&path, Some(json!({ "log_op": bob.op(id).await.attach(channel, false) }))).await.fails(403, "forbidden");
+    alice.delete_with(&path, json!({ "log_op": wrong })).await.refused(ErrorCode::Validation);
+    bob.delete_with(&path, json!({ "log_op": bob.op(id).await.attach(channel, false) })).await.refused(ErrorCode::Forbidden);
     let member = format!("{path}/members/{}", bob.id);
-    alice.delete(&member, Some(json!({ "log_op": alice.op(id).await.remove(&bob, false) }))).await.fails(409, "conflict");
-    alice.patch(&member, json!({ "nickname": "b" })).await.fails(409, "conflict");
+    alice.delete_with(&member, json!({ "log_op": alice.op(id).await.remove(&bob, false) })).await.refused(ErrorCode::Conflict);
+    alice.patch(&member, json!({ "nickname": "b" })).await.refused(ErrorCode::Conflict);
     assert_eq!(bob.get(&format!("{path}/members")).await.is(200)["items"].as_array().unwrap().len(), 2);
     let op = alice.op(id).await.attach(channel, false);
-    alice.delete(&path, Some(json!({ "log_op": op }))).await.is(204);
-    alice.delete(&path, Some(json!({ "log_op": op }))).await.is(204);
+    alice.delete_with(&path, json!({ "log_op": op })).await.is(204);
+    alice.delete_with(&path, json!({ "log_op": op })).await.is(204);
     assert_eq!(server.events(id).await.pop(), Some(json!({ "kind": "channel_removed", "channel_id": channel })));
     assert_eq!(bob.get("/channels").await.is(200)["items"].as_array().unwrap().len(), 1);
     let op = alice.op(id).await.attach(channel, true);
     alice
         .post(&format!("/groups/{group}/channels"), json!({ "id": channel, "name": "x", "log_op": op }))
         .await
-        .fails(409, "conflict");
+        .refused(ErrorCode::Conflict);
 }
 
 #[tokio::test]
 async fn settings_are_the_callers_own() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let [alice, bob] = server.people().await;
     let id = alice.community().await;
     alice.add(id, &bob, 0).await;
@@ -219,13 +222,13 @@ async fn settings_are_the_callers_own() {
     assert_eq!(alice.get(&path).await.is(200), defaults);
     let told = server.events(bob.id).await.pop().unwrap();
     assert_eq!(told, json!({ "kind": "settings", "channel_id": channel, "settings": mine }));
-    bob.put(&path, json!({ "notify": "loud" })).await.fails(400, "invalid_request");
-    bob.put(&path, json!({ "colour": 1 })).await.fails(400, "unknown_field");
+    bob.put(&path, json!({ "notify": "loud" })).await.refused(ErrorCode::InvalidRequest);
+    bob.put(&path, json!({ "colour": 1 })).await.refused(ErrorCode::UnknownField);
 }
 
 #[tokio::test]
 async fn the_first_cursor_is_the_last_row_older_than_joining_and_device() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let [alice, bob] = server.people().await;
     let id = alice.community().await;
     let group = alice.group(id).await;

@@ -1,12 +1,15 @@
 //! Making, changing, joining, leaving and ending communities.
 
+use chat::protocol::error::ErrorCode;
 use serde_json::{Value, json};
 
-use crate::support::api::{Person, TestServer, new_id};
+use crate::support::http::Http as _;
+use crate::support::person::{Person, new_id};
+use crate::support::server::TestServer;
 
 #[tokio::test]
 async fn a_community_is_made_with_the_first_op_of_its_log() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let [alice, bob] = server.people().await;
     let id = new_id();
     let op = alice.op(id).await.create(2);
@@ -31,20 +34,20 @@ async fn a_community_is_made_with_the_first_op_of_its_log() {
     assert_eq!(alice.post("/communities", body.clone()).await.is(200)["id"], json!(id));
     let mut other = alice.op(id).await;
     (other.seq, other.prev, other.time) = (0, [0; 32], 5);
-    alice.post("/communities", json!({ "id": id, "name": "Rust", "log_op": other.create(2) })).await.fails(409, "conflict");
+    alice.post("/communities", json!({ "id": id, "name": "Rust", "log_op": other.create(2) })).await.refused(ErrorCode::Conflict);
     let mut theirs = bob.op(id).await;
     (theirs.seq, theirs.prev) = (0, [0; 32]);
-    bob.post("/communities", json!({ "id": id, "name": "Rust", "log_op": theirs.create(2) })).await.fails(409, "conflict");
+    bob.post("/communities", json!({ "id": id, "name": "Rust", "log_op": theirs.create(2) })).await.refused(ErrorCode::Conflict);
     for taken in [alice.id, bob.id] {
         let op = bob.op(taken).await.create(2);
-        bob.post("/communities", json!({ "id": taken, "name": "Rust", "log_op": op })).await.fails(409, "conflict");
+        bob.post("/communities", json!({ "id": taken, "name": "Rust", "log_op": op })).await.refused(ErrorCode::Conflict);
     }
     assert_eq!(server.events(id).await.len(), 2);
 }
 
 #[tokio::test]
 async fn a_malformed_creation_says_what_is_wrong_and_makes_nothing() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let [alice, bob] = server.people().await;
     let id = new_id();
     let good = alice.op(id).await.create(2);
@@ -56,14 +59,14 @@ async fn a_malformed_creation_says_what_is_wrong_and_makes_nothing() {
         alice.post("/communities", body).await
     };
     for name in ["", " ", "a\u{1b}[2J", "a\u{202E}b", "a\nb", &"x".repeat(65)] {
-        assert!(make(json!({ "name": name })).await.fails(400, "validation")["name"].is_string(), "{name:?}");
+        assert!(make(json!({ "name": name })).await.refused(ErrorCode::Validation)["name"].is_string(), "{name:?}");
     }
-    assert!(make(json!({ "description": "\u{7}" })).await.fails(400, "validation")["description"].is_string());
+    assert!(make(json!({ "description": "\u{7}" })).await.refused(ErrorCode::Validation)["description"].is_string());
     let v4 = "1f6ee0a8-6f0b-4d8e-9f2d-0a3f5b8c7d10";
-    assert!(make(json!({ "id": v4 })).await.fails(400, "validation")["id"].is_string());
-    make(json!({ "id": "RUST" })).await.fails(400, "invalid_request");
-    make(json!({ "colour": "red" })).await.fails(400, "unknown_field");
-    make(json!({ "log_op": "!" })).await.fails(400, "invalid_request");
+    assert!(make(json!({ "id": v4 })).await.refused(ErrorCode::Validation)["id"].is_string());
+    make(json!({ "id": "RUST" })).await.refused(ErrorCode::InvalidRequest);
+    make(json!({ "colour": "red" })).await.refused(ErrorCode::UnknownField);
+    make(json!({ "log_op": "!" })).await.refused(ErrorCode::InvalidRequest);
     for op in [
         String::new(),
         "AQID".to_owned(),
@@ -72,31 +75,31 @@ async fn a_malformed_creation_says_what_is_wrong_and_makes_nothing() {
         alice.op(id).await.anchor(),
         bob.op(id).await.create(2),
     ] {
-        assert!(make(json!({ "log_op": op })).await.fails(400, "validation")["log_op"].is_string(), "{op}");
+        assert!(make(json!({ "log_op": op })).await.refused(ErrorCode::Validation)["log_op"].is_string(), "{op}");
     }
     let mut of_bob = bob.op(id).await;
     of_bob.actor = alice.id;
-    make(json!({ "log_op": of_bob.create(2) })).await.fails(400, "validation");
+    make(json!({ "log_op": of_bob.create(2) })).await.refused(ErrorCode::Validation);
     let mut forged = alice.op(id).await;
     forged.signer = &bob.device;
     let identity = alice.identity();
     (forged.kind, forged.target, forged.identity, forged.arg) = (0, alice.id, identity, [&[2][..], &[0; 32]].concat());
-    make(json!({ "log_op": forged.signed() })).await.fails(422, "bad_signature");
+    make(json!({ "log_op": forged.signed() })).await.refused(ErrorCode::BadSignature);
     let mut unknown_list = alice.op(id).await;
     unknown_list.list_seq = 2;
-    make(json!({ "log_op": unknown_list.create(2) })).await.fails(400, "validation");
+    make(json!({ "log_op": unknown_list.create(2) })).await.refused(ErrorCode::Validation);
 
-    server.call(None, "POST", "/communities", Some(&json!({}))).await.fails(401, "unauthenticated");
+    server.anon().post("/communities", json!({})).await.refused(ErrorCode::Unauthenticated);
     let carol = server.person_without_device().await;
     let op = carol.op(id).await.create(2);
-    carol.post("/communities", json!({ "id": id, "name": "Rust", "log_op": op })).await.fails(403, "forbidden");
+    carol.post("/communities", json!({ "id": id, "name": "Rust", "log_op": op })).await.refused(ErrorCode::Forbidden);
     assert_eq!(alice.get("/communities").await.is(200)["items"], json!([]));
     make(json!({})).await.is(201);
 }
 
 #[tokio::test]
 async fn settings_change_by_admins_and_are_told_to_everybody() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let [alice, bob, carol] = server.people().await;
     let id = alice.community().await;
     let path = format!("/communities/{id}");
@@ -112,7 +115,7 @@ async fn settings_change_by_admins_and_are_told_to_everybody() {
     assert_eq!(server.kinds(id, from).await, ["community"]);
     let cleared = bob.patch(&path, json!({ "description": "", "accent_color": null })).await.is(200);
     assert_eq!((&cleared["description"], &cleared["accent_color"]), (&Value::Null, &json!("#00ff7F")));
-    carol.patch(&path, json!({ "name": "Mine" })).await.fails(403, "forbidden");
+    carol.patch(&path, json!({ "name": "Mine" })).await.refused(ErrorCode::Forbidden);
     for bad in [
         json!({ "name": "" }),
         json!({ "accent_color": "red" }),
@@ -122,7 +125,7 @@ async fn settings_change_by_admins_and_are_told_to_everybody() {
         json!({ "log_op": bob.op(id).await.invite_role(0) }),
         json!({ "who_can_create_invites": "moderator", "log_op": bob.op(id).await.invite_role(0) }),
     ] {
-        bob.patch(&path, bad).await.fails(400, "validation");
+        bob.patch(&path, bad).await.refused(ErrorCode::Validation);
     }
     // Who may invite is a policy of the signed log and changes with its op.
     let from = server.events(id).await.len();
@@ -132,29 +135,29 @@ async fn settings_change_by_admins_and_are_told_to_everybody() {
     assert_eq!(server.kinds(id, from).await, ["log_op", "community"]);
     bob.patch(&path, json!({ "who_can_create_invites": "member", "log_op": op })).await.is(200);
     let op = carol.op(id).await.invite_role(1);
-    carol.patch(&path, json!({ "who_can_create_invites": "moderator", "log_op": op })).await.fails(403, "forbidden");
+    carol.patch(&path, json!({ "who_can_create_invites": "moderator", "log_op": op })).await.refused(ErrorCode::Forbidden);
 }
 
 #[tokio::test]
 async fn an_instance_admin_who_is_a_member_may_change_what_is_not_signed() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let [alice, root] = server.people().await;
     let id = alice.community().await;
     server.sql.execute("UPDATE users SET instance_role = 'admin' WHERE id = $1", &[&root.id]).await.unwrap();
-    root.patch(&format!("/communities/{id}"), json!({ "name": "Mine" })).await.fails(404, "not_found");
+    root.patch(&format!("/communities/{id}"), json!({ "name": "Mine" })).await.refused(ErrorCode::NotFound);
     alice.add(id, &root, 0).await;
     root.patch(&format!("/communities/{id}"), json!({ "name": "Mine" })).await.is(200);
     let op = root.op(id).await.open(true);
-    root.post(&format!("/communities/{id}/log-ops"), json!({ "op": op })).await.fails(403, "forbidden");
+    root.post(&format!("/communities/{id}/log-ops"), json!({ "op": op })).await.refused(ErrorCode::Forbidden);
 }
 
 #[tokio::test]
 async fn an_open_community_is_found_and_joined_and_left() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let [alice, bob] = server.people().await;
     let id = alice.community().await;
     let (join, leave) = (format!("/communities/{id}/join"), format!("/communities/{id}/leave"));
-    bob.post(&join, json!({ "log_op": bob.op(id).await.join(&bob, None) })).await.fails(404, "not_found");
+    bob.post(&join, json!({ "log_op": bob.op(id).await.join(&bob, None) })).await.refused(ErrorCode::NotFound);
     assert_eq!(bob.get("/communities/discover").await.is(200)["items"], json!([]));
 
     alice.patch(&format!("/communities/{id}"), json!({ "discoverable": true })).await.is(200);
@@ -163,7 +166,7 @@ async fn an_open_community_is_found_and_joined_and_left() {
     let found = &bob.get("/communities/discover").await.is(200)["items"][0];
     assert_eq!((&found["id"], &found["open"], &found["my_role"]), (&json!(id), &json!(true), &Value::Null));
     assert_eq!(bob.get(&format!("/communities/{id}")).await.is(200)["start_seq"], Value::Null);
-    bob.get(&format!("/communities/{id}/members")).await.fails(404, "not_found");
+    bob.get(&format!("/communities/{id}/members")).await.refused(ErrorCode::NotFound);
 
     let from = server.events(id).await.len();
     let op = bob.op(id).await.join(&bob, None);
@@ -173,7 +176,7 @@ async fn an_open_community_is_found_and_joined_and_left() {
     assert_eq!(server.kinds(id, from).await, ["log_op", "member"]);
     assert_eq!(server.kinds(bob.id, 0).await, ["community_added"]);
     bob.post(&join, json!({ "log_op": op })).await.is(200);
-    bob.post(&join, json!({ "log_op": bob.op(id).await.join(&bob, None) })).await.fails(409, "conflict");
+    bob.post(&join, json!({ "log_op": bob.op(id).await.join(&bob, None) })).await.refused(ErrorCode::Conflict);
 
     let from = server.events(id).await.len();
     let op = bob.op(id).await.leave();
@@ -182,8 +185,8 @@ async fn an_open_community_is_found_and_joined_and_left() {
     let last = server.events(bob.id).await.pop().unwrap();
     assert_eq!(last, json!({ "kind": "community_removed", "community_id": id, "reason": "left", "op": op }));
     bob.post(&leave, json!({ "log_op": op })).await.is(204);
-    bob.post(&leave, json!({ "log_op": bob.op(id).await.leave() })).await.fails(404, "not_found");
-    alice.post(&leave, json!({ "log_op": alice.op(id).await.leave() })).await.fails(403, "forbidden");
+    bob.post(&leave, json!({ "log_op": bob.op(id).await.leave() })).await.refused(ErrorCode::NotFound);
+    alice.post(&leave, json!({ "log_op": alice.op(id).await.leave() })).await.refused(ErrorCode::Forbidden);
     assert_eq!(bob.get("/communities").await.is(200)["items"], json!([]));
 
     // Back again: the membership begins anew.
@@ -192,7 +195,7 @@ async fn an_open_community_is_found_and_joined_and_left() {
 
 #[tokio::test]
 async fn ownership_is_transferred_by_the_owner_to_a_member() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let [alice, bob, carol, dave] = server.people().await;
     let id = alice.community().await;
     let path = format!("/communities/{id}/transfer");
@@ -202,24 +205,24 @@ async fn ownership_is_transferred_by_the_owner_to_a_member() {
         let op = from.op(id).await.role(to, 3);
         from.post(&path, json!({ "new_owner_id": to.id, "log_op": op })).await
     };
-    give(&bob, &carol).await.fails(403, "forbidden");
-    give(&dave, &carol).await.fails(404, "not_found");
-    give(&alice, &dave).await.fails(404, "not_found");
+    give(&bob, &carol).await.refused(ErrorCode::Forbidden);
+    give(&dave, &carol).await.refused(ErrorCode::NotFound);
+    give(&alice, &dave).await.refused(ErrorCode::NotFound);
     let op = alice.op(id).await.role(&bob, 3);
-    alice.post(&path, json!({ "new_owner_id": carol.id, "log_op": op })).await.fails(400, "validation");
+    alice.post(&path, json!({ "new_owner_id": carol.id, "log_op": op })).await.refused(ErrorCode::Validation);
     let op = alice.op(id).await.role(&bob, 2);
-    alice.post(&path, json!({ "new_owner_id": bob.id, "log_op": op })).await.fails(400, "validation");
+    alice.post(&path, json!({ "new_owner_id": bob.id, "log_op": op })).await.refused(ErrorCode::Validation);
     let from = server.events(id).await.len();
     let given = give(&alice, &bob).await.is(200);
     assert_eq!((&given["owner_id"], &given["my_role"]), (&json!(bob.id), &json!("admin")));
     assert_eq!(server.kinds(id, from).await, ["log_op", "member", "member", "community"]);
-    give(&alice, &carol).await.fails(403, "forbidden");
+    give(&alice, &carol).await.refused(ErrorCode::Forbidden);
     alice.post(&format!("/communities/{id}/leave"), json!({ "log_op": alice.op(id).await.leave() })).await.is(204);
 }
 
 #[tokio::test]
 async fn a_deleted_community_is_gone_for_everybody_and_its_id_stays_taken() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let [alice, bob, carol] = server.people().await;
     let id = alice.community().await;
     let path = format!("/communities/{id}");
@@ -228,10 +231,10 @@ async fn a_deleted_community_is_gone_for_everybody_and_its_id_stays_taken() {
     let (channel, secret) = (alice.channel(id, group).await, alice.private_channel(group).await);
     alice.channel(staff, staff).await;
     alice.post(&format!("{path}/log-ops"), json!({ "op": alice.op(id).await.open(true) })).await.is(201);
-    bob.delete(&path, None).await.fails(403, "forbidden");
-    carol.delete(&path, None).await.fails(404, "not_found");
+    bob.delete(&path).await.refused(ErrorCode::Forbidden);
+    carol.delete(&path).await.refused(ErrorCode::NotFound);
     let genesis = server.sql.query_one("SELECT op FROM log_ops WHERE log_id = $1 AND seq = 0", &[&id]).await.unwrap();
-    alice.delete(&path, None).await.is(204);
+    alice.delete(&path).await.is(204);
     for person in [&alice, &bob] {
         let last = server.events(person.id).await.pop().unwrap();
         assert_eq!(last, json!({ "kind": "community_removed", "community_id": id, "reason": "deleted" }));
@@ -242,20 +245,23 @@ async fn a_deleted_community_is_gone_for_everybody_and_its_id_stays_taken() {
             format!("/channels/{channel}"),
             format!("/channels/{secret}"),
         ] {
-            person.get(&gone).await.fails(404, "not_found");
+            person.get(&gone).await.refused(ErrorCode::NotFound);
         }
         assert_eq!(person.get("/channels").await.is(200)["items"], json!([]));
     }
-    alice.delete(&path, None).await.fails(404, "not_found");
-    carol.post(&format!("{path}/join"), json!({ "log_op": carol.op(id).await.join(&carol, None) })).await.fails(404, "not_found");
+    alice.delete(&path).await.refused(ErrorCode::NotFound);
+    carol
+        .post(&format!("{path}/join"), json!({ "log_op": carol.op(id).await.join(&carol, None) }))
+        .await
+        .refused(ErrorCode::NotFound);
     use base64::Engine as _;
     let op = base64::engine::general_purpose::STANDARD.encode(genesis.get::<_, Vec<u8>>(0));
-    alice.post("/communities", json!({ "id": id, "name": "Again", "log_op": op })).await.fails(404, "not_found");
+    alice.post("/communities", json!({ "id": id, "name": "Again", "log_op": op })).await.refused(ErrorCode::NotFound);
 }
 
 #[tokio::test]
 async fn lists_are_paged_and_refuse_what_no_page_gave() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let alice = server.person().await;
     let mut made = Vec::new();
     for _ in 0..5 {
@@ -271,8 +277,8 @@ async fn lists_are_paged_and_refuse_what_no_page_gave() {
     }
     assert_eq!((seen, pages), (made, 3));
     for bad in ["limit=0", "limit=101", "cursor=x"] {
-        alice.get(&format!("/communities?{bad}")).await.fails(400, "validation");
+        alice.get(&format!("/communities?{bad}")).await.refused(ErrorCode::Validation);
     }
-    alice.get("/communities?limit=many").await.fails(400, "invalid_request");
-    alice.get("/communities?page=2").await.fails(400, "invalid_request");
+    alice.get("/communities?limit=many").await.refused(ErrorCode::InvalidRequest);
+    alice.get("/communities?page=2").await.refused(ErrorCode::InvalidRequest);
 }

@@ -9,7 +9,9 @@ use chat::protocol::keys::ByUser;
 use chat::protocol::users::Page;
 use serde_json::{Value, json};
 
-use crate::support::server::{Device, Http as _, PASSWORD, TestServer, User, now_ms, rng};
+use crate::support::account::{Device, PASSWORD, User, now_ms, rng};
+use crate::support::http::Http as _;
+use crate::support::server::TestServer;
 
 /// A device with keys of its own that nobody knows yet.
 fn unregistered(user: User) -> Device {
@@ -108,7 +110,7 @@ async fn what_is_not_signed_rightly_is_no_device() {
         ("a reset without the password", with("reset", json!(true)), ErrorCode::Validation),
     ] {
         let answer = device.post("/devices", &request).await;
-        assert_eq!(answer.status, code.status(), "{what}: {}", String::from_utf8_lossy(&answer.body));
+        assert_eq!(answer.status, code.status(), "{what}: {}", answer.body);
         answer.refused(code);
     }
     server.anon().post("/devices", &good).await.refused(ErrorCode::Unauthenticated);
@@ -133,8 +135,8 @@ async fn a_second_device_enters_by_the_signed_list_and_a_removed_one_is_out_at_o
     let without = alice.next_list(&[alice.local.certificate()]);
     alice.delete_with("/devices/9", &lists(without.as_bytes())).await.refused(ErrorCode::NotFound);
     server.device("mallory").await.delete_with("/devices/2", &lists(without.as_bytes())).await.refused(ErrorCode::Validation);
-    alice.delete_with("/devices/2", &lists(without.as_bytes())).await.empty();
-    alice.delete_with("/devices/2", &lists(without.as_bytes())).await.empty();
+    alice.delete_with("/devices/2", &lists(without.as_bytes())).await.is(204);
+    alice.delete_with("/devices/2", &lists(without.as_bytes())).await.is(204);
 
     phone.get("/account").await.refused(ErrorCode::Unauthenticated);
     phone
@@ -308,7 +310,7 @@ async fn whoever_shares_a_dm_hears_of_a_new_device() {
     let heard = |events: Vec<Value>| {
         events.iter().any(|e| e["kind"] == "device_list" && e["user_id"] == json!(alice.id()) && e["list_seq"] == 2)
     };
-    assert!(heard(server.database.events_of(bob.id().0).await));
-    assert!(heard(server.database.events_of(alice.id().0).await));
-    assert!(!heard(server.database.events_of(carol.id().0).await));
+    assert!(heard(server.events(bob.id().0).await));
+    assert!(heard(server.events(alice.id().0).await));
+    assert!(!heard(server.events(carol.id().0).await));
 }

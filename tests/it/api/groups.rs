@@ -1,12 +1,15 @@
 //! Groups: public folders of a community, and private ones with a log and a stream of their own.
 
+use chat::protocol::error::ErrorCode;
 use serde_json::{Value, json};
 
-use crate::support::api::{TestServer, new_id};
+use crate::support::http::Http as _;
+use crate::support::person::new_id;
+use crate::support::server::TestServer;
 
 #[tokio::test]
 async fn a_public_group_is_a_folder_of_its_community() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let [alice, bob, stranger] = server.people().await;
     let id = alice.community().await;
     alice.add(id, &bob, 0).await;
@@ -21,12 +24,12 @@ async fn a_public_group_is_a_folder_of_its_community() {
     assert_eq!(server.kinds(id, from).await, ["group"]);
     assert_eq!(server.events(id).await.pop().unwrap()["group"]["my_role"], Value::Null);
     assert_eq!(alice.post(&path, body).await.is(200), want);
-    alice.post(&path, json!({ "id": group, "name": "Other" })).await.fails(409, "conflict");
-    alice.post(&path, json!({ "id": id, "name": "Other" })).await.fails(409, "conflict");
+    alice.post(&path, json!({ "id": group, "name": "Other" })).await.refused(ErrorCode::Conflict);
+    alice.post(&path, json!({ "id": id, "name": "Other" })).await.refused(ErrorCode::Conflict);
     assert_eq!(bob.get(&format!("/groups/{group}")).await.is(200)["my_role"], "member");
     assert_eq!(bob.get(&path).await.is(200)["items"][0]["id"], json!(group));
-    bob.post(&path, json!({ "id": new_id(), "name": "Mine" })).await.fails(403, "forbidden");
-    stranger.post(&path, json!({ "id": new_id(), "name": "Mine" })).await.fails(404, "not_found");
+    bob.post(&path, json!({ "id": new_id(), "name": "Mine" })).await.refused(ErrorCode::Forbidden);
+    stranger.post(&path, json!({ "id": new_id(), "name": "Mine" })).await.refused(ErrorCode::NotFound);
     alice.patch(&format!("/communities/{id}"), json!({ "who_can_create_groups": "member" })).await.is(200);
     bob.post(&path, json!({ "id": new_id(), "name": "Mine" })).await.is(201);
 
@@ -34,24 +37,24 @@ async fn a_public_group_is_a_folder_of_its_community() {
     let op = bob.op(id).await.leave();
     for (method, route) in [("join", "join"), ("leave", "leave")] {
         let op = if method == "join" { bob.op(id).await.join(&bob, None) } else { op.clone() };
-        bob.post(&format!("/groups/{group}/{route}"), json!({ "log_op": op })).await.fails(409, "conflict");
+        bob.post(&format!("/groups/{group}/{route}"), json!({ "log_op": op })).await.refused(ErrorCode::Conflict);
     }
     let op = alice.op(id).await.role(&bob, 3);
     alice
         .post(&format!("/groups/{group}/transfer"), json!({ "new_owner_id": bob.id, "log_op": op }))
         .await
-        .fails(409, "conflict");
+        .refused(ErrorCode::Conflict);
     let member = format!("/groups/{group}/members/{}", bob.id);
-    alice.get(&member).await.fails(409, "conflict");
-    alice.get(&format!("/groups/{group}/members")).await.fails(409, "conflict");
-    alice.patch(&member, json!({ "nickname": "x" })).await.fails(409, "conflict");
+    alice.get(&member).await.refused(ErrorCode::Conflict);
+    alice.get(&format!("/groups/{group}/members")).await.refused(ErrorCode::Conflict);
+    alice.patch(&member, json!({ "nickname": "x" })).await.refused(ErrorCode::Conflict);
     let op = alice.op(id).await.remove(&bob, false);
-    alice.delete(&member, Some(json!({ "log_op": op }))).await.fails(409, "conflict");
+    alice.delete_with(&member, json!({ "log_op": op })).await.refused(ErrorCode::Conflict);
 }
 
 #[tokio::test]
 async fn a_malformed_group_is_refused_by_the_name_of_the_field() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let alice = server.person().await;
     let id = alice.community().await;
     let path = format!("/communities/{id}/groups");
@@ -65,13 +68,13 @@ async fn a_malformed_group_is_refused_by_the_name_of_the_field() {
         (json!({ "id": new_id(), "name": "a", "log_op": op }), "log_op"),
         (json!({ "id": new_id(), "name": "a", "visibility": "private", "log_op": op }), "log_op"),
     ] {
-        assert!(alice.post(&path, body).await.fails(400, "validation")[field].is_string(), "{field}");
+        assert!(alice.post(&path, body).await.refused(ErrorCode::Validation)[field].is_string(), "{field}");
     }
 }
 
 #[tokio::test]
 async fn the_two_hundred_and_first_group_is_refused() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let alice = server.person().await;
     let id = alice.community().await;
     server
@@ -84,15 +87,15 @@ async fn the_two_hundred_and_first_group_is_refused() {
         .unwrap();
     let group = alice.group(id).await;
     let path = format!("/communities/{id}/groups");
-    let refused = alice.post(&path, json!({ "id": new_id(), "name": "g" })).await.fails(409, "conflict");
+    let refused = alice.post(&path, json!({ "id": new_id(), "name": "g" })).await.refused(ErrorCode::Conflict);
     assert_eq!(refused, json!({ "limit": 200 }));
-    alice.delete(&format!("/groups/{group}"), None).await.is(204);
+    alice.delete(&format!("/groups/{group}")).await.is(204);
     alice.post(&path, json!({ "id": new_id(), "name": "g" })).await.is(201);
 }
 
 #[tokio::test]
 async fn a_group_changes_and_goes_when_it_is_empty() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let [alice, bob] = server.people().await;
     let id = alice.community().await;
     alice.add(id, &bob, 1).await;
@@ -101,22 +104,22 @@ async fn a_group_changes_and_goes_when_it_is_empty() {
     let from = server.events(id).await.len();
     let changed = alice.patch(&path, json!({ "name": "Talk", "description": "t", "position": 4 })).await.is(200);
     assert_eq!((&changed["name"], &changed["description"], &changed["position"]), (&json!("Talk"), &json!("t"), &json!(4)));
-    bob.patch(&path, json!({ "name": "Mine" })).await.fails(403, "forbidden");
-    bob.delete(&path, None).await.fails(403, "forbidden");
-    alice.patch(&path, json!({ "name": "" })).await.fails(400, "validation");
+    bob.patch(&path, json!({ "name": "Mine" })).await.refused(ErrorCode::Forbidden);
+    bob.delete(&path).await.refused(ErrorCode::Forbidden);
+    alice.patch(&path, json!({ "name": "" })).await.refused(ErrorCode::Validation);
     let channel = alice.channel(id, group).await;
-    alice.delete(&path, None).await.fails(409, "conflict");
+    alice.delete(&path).await.refused(ErrorCode::Conflict);
     let op = alice.op(id).await.attach(channel, false);
-    alice.delete(&format!("/channels/{channel}"), Some(json!({ "log_op": op }))).await.is(204);
-    alice.delete(&path, None).await.is(204);
-    alice.delete(&path, None).await.fails(404, "not_found");
+    alice.delete_with(&format!("/channels/{channel}"), json!({ "log_op": op })).await.is(204);
+    alice.delete(&path).await.is(204);
+    alice.delete(&path).await.refused(ErrorCode::NotFound);
     let want = ["group", "log_op", "channel", "log_op", "channel_removed", "group_removed"];
     assert_eq!(server.kinds(id, from).await, want);
 }
 
 #[tokio::test]
 async fn a_private_group_is_seen_by_its_members_only_and_has_its_own_log() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let [alice, bob, carol, stranger] = server.people().await;
     let id = alice.community().await;
     alice.add(id, &bob, 0).await;
@@ -137,22 +140,22 @@ async fn a_private_group_is_seen_by_its_members_only_and_has_its_own_log() {
 
     let channel = alice.channel(group, group).await;
     let add = format!("{path}/log-ops");
-    alice.post(&add, json!({ "op": alice.op(group).await.add(&stranger, 0) })).await.fails(409, "conflict");
+    alice.post(&add, json!({ "op": alice.op(group).await.add(&stranger, 0) })).await.refused(ErrorCode::Conflict);
     let from = server.events(group).await.len();
     alice.post(&add, json!({ "op": alice.op(group).await.add(&bob, 0) })).await.is(201);
     assert_eq!(server.kinds(group, from).await, ["log_op", "member"]);
     assert_eq!(server.kinds(bob.id, 1).await, ["group", "channel_added"], "on the user's own stream: what was gained");
     assert_eq!(bob.get(&path).await.is(200)["my_role"], "member");
     assert_eq!(bob.get("/channels").await.is(200)["items"][0]["log_id"], json!(group));
-    bob.patch(&path, json!({ "name": "Mine" })).await.fails(403, "forbidden");
-    bob.delete(&path, None).await.fails(403, "forbidden");
+    bob.patch(&path, json!({ "name": "Mine" })).await.refused(ErrorCode::Forbidden);
+    bob.delete(&path).await.refused(ErrorCode::Forbidden);
 
     // Roles, nicknames and kicks are those of the group's log.
     let member = format!("{path}/members/{}", bob.id);
     let op = alice.op(group).await.role(&bob, 1);
     assert_eq!(alice.patch(&member, json!({ "role": "moderator", "log_op": op })).await.is(200)["role"], "moderator");
     let from = server.events(bob.id).await.len();
-    alice.delete(&member, Some(json!({ "log_op": alice.op(group).await.remove(&bob, false) }))).await.is(204);
+    alice.delete_with(&member, json!({ "log_op": alice.op(group).await.remove(&bob, false) })).await.is(204);
     assert_eq!(server.kinds(bob.id, from).await, ["channel_removed", "group_removed"]);
     assert_eq!(bob.get(&path).await, random);
     assert_eq!(bob.get(&format!("/channels/{channel}")).await, random);
@@ -161,7 +164,7 @@ async fn a_private_group_is_seen_by_its_members_only_and_has_its_own_log() {
     alice.post(&add, json!({ "op": alice.op(group).await.open(true) })).await.is(201);
     assert_eq!(bob.get(&format!("/communities/{id}/groups")).await.is(200)["items"][0]["my_role"], Value::Null);
     let join = format!("{path}/join");
-    stranger.post(&join, json!({ "log_op": stranger.op(group).await.join(&stranger, None) })).await.fails(404, "not_found");
+    stranger.post(&join, json!({ "log_op": stranger.op(group).await.join(&stranger, None) })).await.refused(ErrorCode::NotFound);
     assert_eq!(bob.post(&join, json!({ "log_op": bob.op(group).await.join(&bob, None) })).await.is(200)["my_role"], "member");
     let op = bob.op(group).await.leave();
     bob.post(&format!("{path}/leave"), json!({ "log_op": op })).await.is(204);
@@ -171,15 +174,15 @@ async fn a_private_group_is_seen_by_its_members_only_and_has_its_own_log() {
     let given = alice.post(&format!("{path}/transfer"), json!({ "new_owner_id": carol.id, "log_op": op })).await.is(200);
     assert_eq!(given["my_role"], "admin");
     let op = carol.op(group).await.attach(channel, false);
-    carol.delete(&format!("/channels/{channel}"), Some(json!({ "log_op": op }))).await.is(204);
-    carol.delete(&path, None).await.is(204);
+    carol.delete_with(&format!("/channels/{channel}"), json!({ "log_op": op })).await.is(204);
+    carol.delete(&path).await.is(204);
     assert_eq!(server.events(alice.id).await.pop(), Some(json!({ "kind": "group_removed", "group_id": group })));
     assert_eq!(alice.get(&path).await, random);
 }
 
 #[tokio::test]
 async fn whoever_leaves_the_community_reads_nothing_inside_of_it() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let [alice, bob] = server.people().await;
     let id = alice.community().await;
     let open = alice.group(id).await;
@@ -190,16 +193,18 @@ async fn whoever_leaves_the_community_reads_nothing_inside_of_it() {
     alice.post(&format!("/channels/{secret}/log-ops"), json!({ "op": alice.op(secret).await.add(&bob, 2) })).await.is(201);
     assert_eq!(bob.get("/channels").await.is(200)["items"].as_array().unwrap().len(), 2);
     let op = alice.op(id).await.remove(&bob, false);
-    alice.delete(&format!("/communities/{id}/members/{}", bob.id), Some(json!({ "log_op": op }))).await.is(204);
+    alice.delete_with(&format!("/communities/{id}/members/{}", bob.id), json!({ "log_op": op })).await.is(204);
     assert_eq!(bob.get("/channels").await.is(200)["items"], json!([]));
     for hidden in [format!("/groups/{group}"), format!("/channels/{channel}"), format!("/channels/{secret}")] {
-        bob.get(&hidden).await.fails(404, "not_found");
+        bob.get(&hidden).await.refused(ErrorCode::NotFound);
     }
-    bob.patch(&format!("/channels/{secret}"), json!({ "name": "x" })).await.fails(404, "not_found");
+    bob.patch(&format!("/channels/{secret}"), json!({ "name": "x" })).await.refused(ErrorCode::NotFound);
     bob.post(&format!("/channels/{secret}/log-ops"), json!({ "op": bob.op(secret).await.anchor() }))
         .await
-        .fails(404, "not_found");
-    bob.post(&format!("/groups/{group}/log-ops"), json!({ "op": bob.op(group).await.anchor() })).await.fails(404, "not_found");
+        .refused(ErrorCode::NotFound);
+    bob.post(&format!("/groups/{group}/log-ops"), json!({ "op": bob.op(group).await.anchor() }))
+        .await
+        .refused(ErrorCode::NotFound);
     // The signed logs still name the user, who may take the name out.
     bob.post(&format!("/groups/{group}/leave"), json!({ "log_op": bob.op(group).await.leave() })).await.is(204);
     bob.post(&format!("/channels/{secret}/log-ops"), json!({ "op": bob.op(secret).await.leave() })).await.is(201);

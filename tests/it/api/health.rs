@@ -3,7 +3,8 @@
 use chat::protocol::error::ErrorCode;
 use serde_json::{Value, json};
 
-use crate::support::server::{Http as _, TestServer};
+use crate::support::http::Http as _;
+use crate::support::server::TestServer;
 
 async fn get(server: &TestServer, path: &str) -> (u16, Value) {
     let response = reqwest::get(server.url(path)).await.unwrap();
@@ -106,9 +107,9 @@ async fn unknown_paths_methods_bodies_and_media_types_get_the_error_body() {
 #[tokio::test]
 async fn a_flood_from_one_address_is_told_when_to_come_back() {
     let server = TestServer::start_with(|config| {
-        config.server.limits.requests_per_s = 1;
-        config.server.limits.requests_burst = 5;
-        config.server.trusted_proxies = vec![];
+        config.limits.requests_per_s = 1;
+        config.limits.requests_burst = 5;
+        config.trusted_proxies = vec![];
     })
     .await;
     let anon = server.anon();
@@ -125,9 +126,9 @@ async fn a_flood_from_one_address_is_told_when_to_come_back() {
 #[tokio::test]
 async fn a_proxy_that_is_trusted_speaks_for_its_clients() {
     let server = TestServer::start_with(|config| {
-        config.server.limits.requests_per_s = 1;
-        config.server.limits.requests_burst = 1;
-        config.server.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+        config.limits.requests_per_s = 1;
+        config.limits.requests_burst = 1;
+        config.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
     })
     .await;
     let anon = server.anon();

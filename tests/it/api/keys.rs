@@ -8,7 +8,9 @@ use chat::protocol::ids::UserId;
 use chat::protocol::keys::{ByUser, PrekeyCounts, UploadPrekeys, UserBundles};
 use serde_json::{Value, json};
 
-use crate::support::server::{Device, Http as _, TestServer, kem_prekey, now_ms, rng, signed_prekey};
+use crate::support::account::{Device, kem_prekey, now_ms, rng, signed_prekey};
+use crate::support::http::Http as _;
+use crate::support::server::TestServer;
 
 /// Makes `who` a contact of `of`, so that `who` may ask for bundles.
 async fn befriend(of: &Device, who: &Device) {

@@ -1,12 +1,15 @@
 //! Members and bans: kick, ban, unban, roles, nicknames.
 
+use chat::protocol::error::ErrorCode;
 use serde_json::{Value, json};
 
-use crate::support::api::{Person, TestServer, new_id};
+use crate::support::http::Http as _;
+use crate::support::person::{Person, new_id};
+use crate::support::server::TestServer;
 
 #[tokio::test]
 async fn a_kicked_member_is_out_at_once_and_may_come_back() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let [alice, bob, carol] = server.people().await;
     let id = alice.community().await;
     let group = alice.group(id).await;
@@ -16,7 +19,7 @@ async fn a_kicked_member_is_out_at_once_and_may_come_back() {
     assert_eq!(carol.get("/channels").await.is(200)["items"][0]["id"], json!(channel));
     let from = server.events(id).await.len();
     let (path, op) = (format!("/communities/{id}/members/{}", carol.id), bob.op(id).await.remove(&carol, false));
-    bob.delete(&path, Some(json!({ "reason": "spam", "log_op": op }))).await.is(204);
+    bob.delete_with(&path, json!({ "reason": "spam", "log_op": op })).await.is(204);
     assert_eq!(server.kinds(id, from).await, ["log_op", "member_removed"]);
     assert_eq!(server.events(id).await[from + 1], json!({ "kind": "member_removed", "user_id": carol.id, "reason": "kicked" }));
     let told = json!({ "kind": "community_removed", "community_id": id, "reason": "kicked", "op": op });
@@ -27,46 +30,46 @@ async fn a_kicked_member_is_out_at_once_and_may_come_back() {
         assert_eq!(carol.get(&gone).await, random, "{gone}");
     }
     // The same op again is done already; another one finds nobody.
-    bob.delete(&path, Some(json!({ "log_op": op }))).await.is(204);
+    bob.delete_with(&path, json!({ "log_op": op })).await.is(204);
     let op = bob.op(id).await.remove(&carol, false);
-    bob.delete(&path, Some(json!({ "log_op": op }))).await.fails(404, "not_found");
+    bob.delete_with(&path, json!({ "log_op": op })).await.refused(ErrorCode::NotFound);
     alice.add(id, &carol, 0).await;
     assert_eq!(server.events(carol.id).await.pop().unwrap()["kind"], "community_added");
 }
 
 #[tokio::test]
 async fn a_kick_needs_its_own_op_and_a_role_above() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let [alice, bob, carol, dave, stranger] = server.people().await;
     let id = alice.community().await;
     for (person, role) in [(&bob, 2), (&carol, 1), (&dave, 1)] {
         alice.add(id, person, role).await;
     }
     let kick = async |by: &Person, whom: &Person, op: String| {
-        by.delete(&format!("/communities/{id}/members/{}", whom.id), Some(json!({ "log_op": op }))).await
+        by.delete_with(&format!("/communities/{id}/members/{}", whom.id), json!({ "log_op": op })).await
     };
     let path = format!("/communities/{id}/members/{}", carol.id);
-    bob.delete(&path, Some(json!({}))).await.fails(400, "validation");
-    bob.delete(&path, Some(json!({ "reason": "a\nb", "log_op": bob.op(id).await.remove(&carol, false) })))
+    bob.delete_with(&path, json!({})).await.refused(ErrorCode::Validation);
+    bob.delete_with(&path, json!({ "reason": "a\nb", "log_op": bob.op(id).await.remove(&carol, false) }))
         .await
-        .fails(400, "validation");
-    kick(&bob, &carol, bob.op(id).await.remove(&carol, true)).await.fails(400, "validation");
-    kick(&bob, &carol, bob.op(id).await.remove(&dave, false)).await.fails(400, "validation");
-    kick(&carol, &carol, carol.op(id).await.leave()).await.fails(400, "validation");
+        .refused(ErrorCode::Validation);
+    kick(&bob, &carol, bob.op(id).await.remove(&carol, true)).await.refused(ErrorCode::Validation);
+    kick(&bob, &carol, bob.op(id).await.remove(&dave, false)).await.refused(ErrorCode::Validation);
+    kick(&carol, &carol, carol.op(id).await.leave()).await.refused(ErrorCode::Validation);
     for (by, whom) in [(&carol, &dave), (&carol, &bob), (&bob, &alice), (&carol, &carol), (&alice, &alice)] {
-        kick(by, whom, by.op(id).await.remove(whom, false)).await.fails(403, "forbidden");
+        kick(by, whom, by.op(id).await.remove(whom, false)).await.refused(ErrorCode::Forbidden);
     }
-    kick(&stranger, &carol, stranger.op(id).await.remove(&carol, false)).await.fails(404, "not_found");
-    kick(&bob, &stranger, bob.op(id).await.remove(&stranger, false)).await.fails(404, "not_found");
+    kick(&stranger, &carol, stranger.op(id).await.remove(&carol, false)).await.refused(ErrorCode::NotFound);
+    kick(&bob, &stranger, bob.op(id).await.remove(&stranger, false)).await.refused(ErrorCode::NotFound);
     let mut stale = bob.op(id).await;
     stale.seq -= 1;
-    kick(&bob, &carol, stale.remove(&carol, false)).await.fails(409, "stale_log");
+    kick(&bob, &carol, stale.remove(&carol, false)).await.refused(ErrorCode::StaleLog);
     kick(&bob, &carol, bob.op(id).await.remove(&carol, false)).await.is(204);
 }
 
 #[tokio::test]
 async fn a_ban_keeps_out_until_it_is_lifted() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let [alice, bob, carol, stranger] = server.people().await;
     let id = alice.community().await;
     alice.add(id, &bob, 1).await;
@@ -75,8 +78,8 @@ async fn a_ban_keeps_out_until_it_is_lifted() {
     let bans = format!("/communities/{id}/bans");
     let path = format!("{bans}/{}", carol.id);
     let op = bob.op(id).await.remove(&stranger, true);
-    bob.put(&format!("{bans}/{}", stranger.id), json!({ "log_op": op })).await.fails(409, "conflict");
-    bob.put(&path, json!({ "log_op": bob.op(id).await.remove(&carol, false) })).await.fails(400, "validation");
+    bob.put(&format!("{bans}/{}", stranger.id), json!({ "log_op": op })).await.refused(ErrorCode::Conflict);
+    bob.put(&path, json!({ "log_op": bob.op(id).await.remove(&carol, false) })).await.refused(ErrorCode::Validation);
     let op = bob.op(id).await.remove(&carol, true);
     bob.put(&path, json!({ "reason": "spam", "log_op": op })).await.is(204);
     bob.put(&path, json!({ "reason": "spam", "log_op": op })).await.is(204);
@@ -86,31 +89,31 @@ async fn a_ban_keeps_out_until_it_is_lifted() {
         (&banned["user"]["id"], &banned["reason"], &banned["banned_by"]),
         (&json!(carol.id), &json!("spam"), &json!(bob.id))
     );
-    carol.accept(id, &code, &key).await.fails(403, "banned");
+    carol.accept(id, &code, &key).await.refused(ErrorCode::Banned);
     alice.post(&format!("/communities/{id}/log-ops"), json!({ "op": alice.op(id).await.open(true) })).await.is(201);
     let join = format!("/communities/{id}/join");
-    carol.post(&join, json!({ "log_op": carol.op(id).await.join(&carol, None) })).await.fails(403, "banned");
+    carol.post(&join, json!({ "log_op": carol.op(id).await.join(&carol, None) })).await.refused(ErrorCode::Banned);
     alice
         .post(&format!("/communities/{id}/log-ops"), json!({ "op": alice.op(id).await.add(&carol, 0) }))
         .await
-        .fails(409, "conflict");
+        .refused(ErrorCode::Conflict);
     assert_eq!(carol.get("/communities/discover").await.is(200)["items"], json!([]));
 
-    bob.delete(&path, Some(json!({ "log_op": bob.op(id).await.unban(&carol) }))).await.fails(403, "forbidden");
-    alice.delete(&path, Some(json!({ "log_op": alice.op(id).await.unban(&bob) }))).await.fails(400, "validation");
-    alice.delete(&path, Some(json!({}))).await.fails(400, "invalid_request");
+    bob.delete_with(&path, json!({ "log_op": bob.op(id).await.unban(&carol) })).await.refused(ErrorCode::Forbidden);
+    alice.delete_with(&path, json!({ "log_op": alice.op(id).await.unban(&bob) })).await.refused(ErrorCode::Validation);
+    alice.delete_with(&path, json!({})).await.refused(ErrorCode::InvalidRequest);
     let op = alice.op(id).await.unban(&carol);
-    alice.delete(&path, Some(json!({ "log_op": op }))).await.is(204);
-    alice.delete(&path, Some(json!({ "log_op": op }))).await.is(204);
-    alice.delete(&path, Some(json!({ "log_op": alice.op(id).await.unban(&carol) }))).await.fails(404, "not_found");
+    alice.delete_with(&path, json!({ "log_op": op })).await.is(204);
+    alice.delete_with(&path, json!({ "log_op": op })).await.is(204);
+    alice.delete_with(&path, json!({ "log_op": alice.op(id).await.unban(&carol) })).await.refused(ErrorCode::NotFound);
     carol.post(&join, json!({ "log_op": carol.op(id).await.join(&carol, None) })).await.is(200);
-    carol.get(&bans).await.fails(403, "forbidden");
-    stranger.get(&bans).await.fails(404, "not_found");
+    carol.get(&bans).await.refused(ErrorCode::Forbidden);
+    stranger.get(&bans).await.refused(ErrorCode::NotFound);
 }
 
 #[tokio::test]
 async fn roles_change_by_an_op_for_this_user_and_role() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let [alice, bob, carol] = server.people().await;
     let id = alice.community().await;
     alice.add(id, &bob, 0).await;
@@ -131,13 +134,13 @@ async fn roles_change_by_an_op_for_this_user_and_role() {
         json!({ "role": "owner", "log_op": alice.op(id).await.role(&carol, 3) }),
     ] {
         let by = if bad["role"] == "owner" { &alice } else { &bob };
-        by.patch(&path(&carol), bad).await.fails(400, "validation");
+        by.patch(&path(&carol), bad).await.refused(ErrorCode::Validation);
     }
-    bob.patch(&path(&carol), json!({ "role": "king", "log_op": "" })).await.fails(400, "invalid_request");
+    bob.patch(&path(&carol), json!({ "role": "king", "log_op": "" })).await.refused(ErrorCode::InvalidRequest);
     let op = bob.op(id).await.role(&carol, 2);
-    bob.patch(&path(&carol), json!({ "role": "admin", "log_op": op })).await.fails(403, "forbidden");
+    bob.patch(&path(&carol), json!({ "role": "admin", "log_op": op })).await.refused(ErrorCode::Forbidden);
     let op = carol.op(id).await.role(&carol, 1);
-    carol.patch(&path(&carol), json!({ "role": "moderator", "log_op": op })).await.fails(403, "forbidden");
+    carol.patch(&path(&carol), json!({ "role": "moderator", "log_op": op })).await.refused(ErrorCode::Forbidden);
     let op = bob.op(id).await.role(&carol, 1);
     bob.patch(&path(&carol), json!({ "role": "moderator", "log_op": op, "nickname": "cee" })).await.is(200);
     let all = carol.get(&format!("/communities/{id}/members")).await.is(200);
@@ -147,7 +150,7 @@ async fn roles_change_by_an_op_for_this_user_and_role() {
 
 #[tokio::test]
 async fn a_nickname_is_ones_own_or_set_from_above() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let [alice, bob, carol] = server.people().await;
     let id = alice.community().await;
     alice.add(id, &bob, 2).await;
@@ -157,27 +160,27 @@ async fn a_nickname_is_ones_own_or_set_from_above() {
     assert_eq!(named["nickname"], "cee");
     assert_eq!(server.kinds(id, 0).await.pop().unwrap(), "member");
     bob.patch(&path(&carol), json!({ "nickname": "" })).await.is(200);
-    carol.patch(&path(&bob), json!({ "nickname": "b" })).await.fails(403, "forbidden");
-    bob.patch(&path(&alice), json!({ "nickname": "a" })).await.fails(403, "forbidden");
-    bob.patch(&path(&carol), json!({ "nickname": "\u{9b}1m" })).await.fails(400, "validation");
-    bob.patch(&path(&carol), json!({ "nickname": "x".repeat(65) })).await.fails(400, "validation");
+    carol.patch(&path(&bob), json!({ "nickname": "b" })).await.refused(ErrorCode::Forbidden);
+    bob.patch(&path(&alice), json!({ "nickname": "a" })).await.refused(ErrorCode::Forbidden);
+    bob.patch(&path(&carol), json!({ "nickname": "\u{9b}1m" })).await.refused(ErrorCode::Validation);
+    bob.patch(&path(&carol), json!({ "nickname": "x".repeat(65) })).await.refused(ErrorCode::Validation);
 }
 
 #[tokio::test]
 async fn sessions_without_a_device_read_and_sign_nothing() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let [alice, bob] = server.people().await;
     let id = alice.community().await;
     alice.add(id, &bob, 0).await;
     let op = bob.op(id).await.leave();
     server.sql.execute("UPDATE sessions SET device_id = NULL WHERE user_id = $1", &[&bob.id]).await.unwrap();
     bob.get(&format!("/communities/{id}/members")).await.is(200);
-    bob.post(&format!("/communities/{id}/leave"), json!({ "log_op": op })).await.fails(403, "forbidden");
+    bob.post(&format!("/communities/{id}/leave"), json!({ "log_op": op })).await.refused(ErrorCode::Forbidden);
 }
 
 #[tokio::test]
 async fn a_new_profile_is_told_wherever_its_owner_is_a_member() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let [owner, member] = server.people().await;
     let (first, second) = (owner.community().await, owner.community().await);
     owner.add(first, &member, 1).await;

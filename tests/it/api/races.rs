@@ -5,9 +5,11 @@ use chat::protocol::users::User as Profile;
 use serde_json::json;
 use tokio_postgres::Client;
 
-use crate::support::api;
+use crate::support::account::PASSWORD;
 use crate::support::binary::eventually;
-use crate::support::server::{Http as _, PASSWORD, TestServer};
+use crate::support::http::Http as _;
+use crate::support::person::new_id;
+use crate::support::server::TestServer;
 
 /// Waits until `count` statements of other connections wait for a lock.
 async fn blocked(sql: &Client, count: i64) {
@@ -30,15 +32,12 @@ async fn holding(url: &str, lock: &str) -> Client {
 async fn a_login_under_way_does_not_outlive_a_password_change() {
     let server = TestServer::start().await;
     let alice = server.user("alice").await;
-    let url = server.database.url.clone();
-    let (watch, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
     // The change is not committed yet when the old password is found to be right.
-    let change = holding(&url, "UPDATE users SET password_hash = 'another' WHERE username = 'alice'").await;
+    let change = holding(&server.database.url, "UPDATE users SET password_hash = 'another' WHERE username = 'alice'").await;
     let anon = server.anon();
     let login =
         tokio::spawn(async move { anon.post("/auth/login", &json!({ "username": "alice", "password": PASSWORD })).await });
-    blocked(&watch, 1).await;
+    blocked(&server.sql, 1).await;
     change.batch_execute("COMMIT").await.unwrap();
     login.await.unwrap().refused(ErrorCode::InvalidCredentials);
     let still: Profile = alice.get("/account").await.ok(200);
@@ -48,11 +47,10 @@ async fn a_login_under_way_does_not_outlive_a_password_change() {
 #[tokio::test]
 async fn an_account_that_is_joining_somewhere_cannot_be_deleted() {
     let server = TestServer::start().await;
-    let rest = api::TestServer::over(&server.database.url, None, |_| {}).await;
-    let [owner, joiner] = rest.people().await;
+    let [owner, joiner] = server.people().await;
     server.user("alice").await;
     let password = "UPDATE users SET password_hash = (SELECT password_hash FROM users WHERE username = 'alice') WHERE id = $1";
-    rest.sql.execute(password, &[&joiner.id]).await.unwrap();
+    server.sql.execute(password, &[&joiner.id]).await.unwrap();
     let community = owner.community().await;
     let op = owner.op(community).await.open(true);
     owner.post(&format!("/communities/{community}/log-ops"), json!({ "op": op })).await.is(201);
@@ -62,39 +60,38 @@ async fn an_account_that_is_joining_somewhere_cannot_be_deleted() {
         let (joiner, op) = (joiner.clone(), joiner.op(community).await.join(&joiner, None));
         tokio::spawn(async move { joiner.post(&format!("/communities/{community}/join"), json!({ "log_op": op })).await })
     };
-    blocked(&rest.sql, 1).await;
+    blocked(&server.sql, 1).await;
     let delete = {
         let (joiner, body) = (joiner.clone(), json!({ "password": PASSWORD }));
-        tokio::spawn(async move { joiner.delete("/account", Some(body)).await })
+        tokio::spawn(async move { joiner.delete_with("/account", body).await })
     };
-    blocked(&rest.sql, 2).await;
+    blocked(&server.sql, 2).await;
     stream.batch_execute("COMMIT").await.unwrap();
     join.await.unwrap().is(200);
-    let error = delete.await.unwrap().fails(409, "conflict");
+    let error = delete.await.unwrap().refused(ErrorCode::Conflict);
     assert_eq!(error["communities"], json!([community]));
 }
 
 #[tokio::test]
 async fn no_channel_is_made_in_a_group_that_was_just_deleted() {
     let server = TestServer::start().await;
-    let rest = api::TestServer::over(&server.database.url, None, |_| {}).await;
-    let [owner] = rest.people().await;
+    let [owner] = server.people().await;
     let community = owner.community().await;
     let group = owner.group(community).await;
     let log = holding(&server.database.url, &format!("SELECT 1 FROM logs WHERE id = '{community}' FOR UPDATE")).await;
     let delete = {
         let owner = owner.clone();
-        tokio::spawn(async move { owner.delete(&format!("/groups/{group}"), None).await })
+        tokio::spawn(async move { owner.delete(&format!("/groups/{group}")).await })
     };
-    blocked(&rest.sql, 1).await;
+    blocked(&server.sql, 1).await;
     let create = {
-        let (owner, id) = (owner.clone(), api::new_id());
+        let (owner, id) = (owner.clone(), new_id());
         let op = owner.op(community).await.attach(id, true);
         let body = json!({ "id": id, "name": "late", "log_op": op });
         tokio::spawn(async move { owner.post(&format!("/groups/{group}/channels"), body).await })
     };
-    blocked(&rest.sql, 2).await;
+    blocked(&server.sql, 2).await;
     log.batch_execute("COMMIT").await.unwrap();
     delete.await.unwrap().is(204);
-    create.await.unwrap().fails(404, "not_found");
+    create.await.unwrap().refused(ErrorCode::NotFound);
 }

@@ -4,7 +4,9 @@ use chat::protocol::error::ErrorCode;
 use chat::protocol::users::{Contact, Page, Status, User as Profile};
 use serde_json::{Value, json};
 
-use crate::support::server::{Http as _, PASSWORD, TestServer};
+use crate::support::account::PASSWORD;
+use crate::support::http::Http as _;
+use crate::support::server::TestServer;
 
 #[tokio::test]
 async fn a_profile_changes_field_by_field() {
@@ -42,7 +44,7 @@ async fn preferences_are_kept_as_they_are_and_bounded() {
     let empty: Value = alice.get("/account/preferences").await.ok(200);
     assert_eq!(empty, json!({}));
     let preferences = json!({ "theme": "dark", "escaped": "\\u0000", "nested": [1, 2, { "x": null }] });
-    alice.put("/account/preferences", &preferences).await.empty();
+    alice.put("/account/preferences", &preferences).await.is(204);
     let kept: Value = alice.get("/account/preferences").await.ok(200);
     assert_eq!(kept, preferences);
     alice.put("/account/preferences", &json!({ "x": "y".repeat(17_000) })).await.refused(ErrorCode::TooLarge);
@@ -82,13 +84,12 @@ async fn contacts_are_the_own_list_and_reach_the_own_devices() {
     assert_eq!((listed.items.len(), listed.items[0].display_name.as_deref()), (1, None));
     let theirs: Page<Contact> = bob.get("/contacts").await.ok(200);
     assert!(theirs.items.is_empty());
-    alice.delete(&path).await.empty();
+    alice.delete(&path).await.is(204);
     alice.delete(&path).await.refused(ErrorCode::NotFound);
     alice.put(&format!("/contacts/{}", uuid::Uuid::now_v7()), &json!({})).await.refused(ErrorCode::NotFound);
-    let kinds: Vec<String> =
-        server.database.events_of(alice.id().0).await.iter().map(|e| e["kind"].as_str().unwrap().to_owned()).collect();
+    let kinds: Vec<String> = server.events(alice.id().0).await.iter().map(|e| e["kind"].as_str().unwrap().to_owned()).collect();
     assert_eq!(kinds, ["contact", "contact", "contact_removed"]);
-    assert!(server.database.events_of(bob.id().0).await.is_empty(), "who is whose contact is told to nobody");
+    assert!(server.events(bob.id().0).await.is_empty(), "who is whose contact is told to nobody");
 }
 
 #[tokio::test]
@@ -99,14 +100,14 @@ async fn a_block_stops_dms_in_both_directions_until_it_is_lifted() {
         let _: Contact = a.put(&format!("/contacts/{}", b.id()), &json!({})).await.ok(200);
     }
     let path = format!("/users/{}/block", bob.id());
-    alice.put(&path, &json!({})).await.empty();
-    alice.put(&path, &json!({})).await.empty();
+    alice.put(&path, &json!({})).await.is(204);
+    alice.put(&path, &json!({})).await.is(204);
     let blocked: Page<Profile> = alice.get("/account/blocks").await.ok(200);
     assert_eq!(blocked.items.len(), 1);
     for (a, b) in [(&alice, &bob), (&bob, &alice)] {
         assert!(a.post("/dms", &json!({ "user_id": b.id() })).await.status >= 400);
     }
-    alice.delete(&path).await.empty();
+    alice.delete(&path).await.is(204);
     let _: Value = bob.post("/dms", &json!({ "user_id": alice.id() })).await.ok(201);
     alice.put(&format!("/users/{}/block", alice.id()), &json!({})).await.refused(ErrorCode::Validation);
     alice.put(&format!("/users/{}/block", uuid::Uuid::now_v7()), &json!({})).await.refused(ErrorCode::NotFound);
@@ -119,7 +120,7 @@ async fn a_deleted_account_is_gone_its_name_stays_taken_and_its_signatures_can_b
     let password = |text: &str| json!({ "password": text });
     bob.delete_with("/account", &password("wrong")).await.refused(ErrorCode::InvalidCredentials);
     owner.delete_with("/account", &password(PASSWORD)).await.refused(ErrorCode::Conflict);
-    bob.delete_with("/account", &password(PASSWORD)).await.empty();
+    bob.delete_with("/account", &password(PASSWORD)).await.is(204);
     bob.get("/account").await.refused(ErrorCode::Unauthenticated);
     let login = json!({ "username": "bob", "password": PASSWORD });
     server.anon().post("/auth/login", &login).await.refused(ErrorCode::InvalidCredentials);

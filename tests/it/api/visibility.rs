@@ -1,8 +1,12 @@
 //! What somebody may not see answers exactly as what does not exist: every route of places, for everybody outside.
 
+use chat::protocol::error::ErrorCode;
 use serde_json::{Value, json};
 
-use crate::support::api::{Answer, InviteKey, Person, TestServer, new_id};
+use crate::support::http::{Answer, Http as _};
+use crate::support::op::InviteKey;
+use crate::support::person::{Person, new_id};
+use crate::support::server::TestServer;
 use uuid::Uuid;
 
 /// The places that a request can name; either all real, or all made up.
@@ -103,12 +107,12 @@ async fn requests(by: &Person, other: &Person, at: Places) -> Vec<(&'static str,
 }
 
 async fn ask(by: &Person, (method, path, body): &(&'static str, String, Option<Value>)) -> Answer {
-    by.server.call(Some(&by.token), method, path, body.as_ref()).await
+    by.call(method, path, body.as_ref()).await
 }
 
 #[tokio::test]
 async fn nobody_outside_can_tell_a_place_from_one_that_does_not_exist() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let [alice, bob, stranger, ex, banned, elsewhere] = server.people().await;
     let community = alice.community().await;
     for person in [&bob, &ex, &banned] {
@@ -124,7 +128,7 @@ async fn nobody_outside_can_tell_a_place_from_one_that_does_not_exist() {
         }
     }
     let op = alice.op(community).await.remove(&ex, false);
-    alice.delete(&format!("/communities/{community}/members/{}", ex.id), Some(json!({ "log_op": op }))).await.is(204);
+    alice.delete_with(&format!("/communities/{community}/members/{}", ex.id), json!({ "log_op": op })).await.is(204);
     let op = alice.op(community).await.remove(&banned, true);
     alice.put(&format!("/communities/{community}/bans/{}", banned.id), json!({ "log_op": op })).await.is(204);
     // Somebody who owns another community has nothing of this one.
@@ -157,7 +161,7 @@ async fn nobody_outside_can_tell_a_place_from_one_that_does_not_exist() {
 
 #[tokio::test]
 async fn nothing_is_answered_without_a_login() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let [alice, bob] = server.people().await;
     let community = alice.community().await;
     let (group, staff) = (alice.group(community).await, alice.private_group(community).await);
@@ -167,15 +171,16 @@ async fn nothing_is_answered_without_a_login() {
     for path in ["/communities", "/communities/discover", "/channels", "/dms", "/invites/code", "/invites/code/log-ops"] {
         all.push(("GET", path.to_owned(), None));
     }
+    let (anon, garbage) = (server.anon(), Person { token: "garbage".into(), ..alice });
     for (method, path, body) in &all {
-        server.call(None, method, path, body.as_ref()).await.fails(401, "unauthenticated");
-        server.call(Some("garbage"), method, path, body.as_ref()).await.fails(401, "unauthenticated");
+        anon.call(method, path, body.as_ref()).await.refused(ErrorCode::Unauthenticated);
+        garbage.call(method, path, body.as_ref()).await.refused(ErrorCode::Unauthenticated);
     }
 }
 
 #[tokio::test]
 async fn members_without_a_role_see_and_change_nothing_that_is_not_theirs() {
-    let server = TestServer::new().await;
+    let server = TestServer::start().await;
     let [alice, bob, carol] = server.people().await;
     let community = alice.community().await;
     for person in [&bob, &carol] {

@@ -6,9 +6,11 @@ use chat::protocol::auth::{Registration, RegistrationInvite};
 use serde_json::json;
 
 use super::people::{Home, PASSPHRASE, Run, run};
+use crate::support::account::PASSWORD;
 use crate::support::binary::free_port;
 use crate::support::fake::Fake;
-use crate::support::server::{Http as _, PASSWORD, TestServer};
+use crate::support::http::Http as _;
+use crate::support::server::TestServer;
 
 async fn register(home: &Home, server: &str, username: &str) -> Run {
     home.run(&["register", server, "--username", username]).await
@@ -70,7 +72,7 @@ async fn a_wrong_password_and_an_unknown_name_look_the_same() {
 
 #[tokio::test]
 async fn registration_wants_what_the_server_wants() {
-    let server = TestServer::start_with(|config| config.server.registration = Registration::Invite).await;
+    let server = TestServer::start_with(|config| config.registration = Registration::Invite).await;
     let address = server.address.to_string();
     let owner = server.user("owner").await;
     let invite: RegistrationInvite = owner.post("/admin/invites", &json!({ "max_uses": 1 })).await.ok(201);
@@ -92,9 +94,9 @@ async fn registration_wants_what_the_server_wants() {
     assert!(!refused.all().contains(&code), "{refused:?}");
 
     // The first account is the owner's, and needs no invitation.
-    let server = TestServer::start_with(|config| config.server.registration = Registration::Invite).await;
+    let server = TestServer::start_with(|config| config.registration = Registration::Invite).await;
     register(&Home::new(), &server.address.to_string(), "owner").await.ok();
-    let server = TestServer::start_with(|config| config.server.registration = Registration::Closed).await;
+    let server = TestServer::start_with(|config| config.registration = Registration::Closed).await;
     let address = server.address.to_string();
     register(&Home::new(), &address, "owner").await.ok();
     register(&late, &address, "carol").await.refused(5, &["registration is closed on this server"]);
@@ -184,7 +186,7 @@ async fn what_is_no_chat_server_is_told_apart() {
 
 #[tokio::test]
 async fn a_server_that_went_away_leaves_the_profile_usable() {
-    let mut server = TestServer::start().await;
+    let server = TestServer::start().await;
     let address = server.address.to_string();
     let home = Home::register(&server, "alice").await;
     server.stop().await;

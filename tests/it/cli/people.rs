@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Child, Command as Process, Output, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chat::client::command::Command;
@@ -18,7 +19,8 @@ use chat::protocol::ids::ChannelId;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::server::{PASSWORD, TestServer};
+use crate::support::account::PASSWORD;
+use crate::support::server::TestServer;
 
 pub const PASSPHRASE: &str = "seven quiet otters";
 const LONG: Duration = Duration::from_secs(60);
@@ -250,7 +252,7 @@ pub async fn online(events: &mut Events) {
 
 /// Alice and Bob in the community `acme` with the channel `ops`; both profiles closed.
 pub struct Two {
-    pub server: TestServer,
+    pub server: Arc<TestServer>,
     pub alice: Home,
     pub bob: Home,
     pub ops: ChannelId,

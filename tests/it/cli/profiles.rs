@@ -11,7 +11,8 @@ use chat::client::setup;
 use serde_json::json;
 
 use super::people::{Background, Home, Two, ask, online, until};
-use crate::support::server::{PASSWORD, TestServer};
+use crate::support::account::PASSWORD;
+use crate::support::server::TestServer;
 
 #[tokio::test]
 async fn registering_makes_a_private_profile_and_shows_the_recovery_code_once() {

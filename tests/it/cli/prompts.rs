@@ -1,9 +1,10 @@
 //! Questions, at a real terminal: asked when somebody is there, never with `--no-input`, and what is secret is not shown.
 
 use super::people::{Home, PASSPHRASE};
+use crate::support::account::PASSWORD;
 use crate::support::binary::BINARY;
 use crate::support::pty::Term;
-use crate::support::server::{PASSWORD, TestServer};
+use crate::support::server::TestServer;
 
 fn at_a_terminal(home: &Home, arguments: &[&str]) -> Term {
     Term::by_keyboard(home, &[&[BINARY], arguments].concat(), 200, 24)

@@ -58,7 +58,7 @@ async fn a_message_goes_from_one_script_to_another() {
 
 #[tokio::test]
 async fn exit_codes_tell_what_went_wrong() {
-    let mut two = Two::new().await;
+    let two = Two::new().await;
     for (arguments, code) in [
         (&["send", "#nothing", "x"][..], 3),
         (&["send", "@nobody", "x"], 3),

@@ -16,8 +16,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::people::{Home, Meeting, Run, ask, online};
+use crate::support::account::User;
 use crate::support::binary::Serve;
-use crate::support::server::{Anon, Http as _, User};
+use crate::support::http::{Anon, Http as _};
 
 const IN_THE_CHANNEL: &str = "the heron stands in the canal at dawn";
 const IN_THE_THREAD: &str = "nobody feeds the heron on a Sunday";

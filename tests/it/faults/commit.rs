@@ -1,64 +1,16 @@
 //! The connection to the database breaks while a send is committed: nobody is told that it failed.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use serde_json::json;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, UnixStream};
-use tokio_postgres::config::Host;
 
-use crate::support::api::TestServer;
-use crate::support::database::TestDatabase;
-use crate::support::live::{Live, Room, generous};
-
-/// Stands between the server and its database, and can lose the answers.
-struct Proxy {
-    url: String,
-    deaf: Arc<AtomicBool>,
-}
-
-impl Proxy {
-    async fn before(database: &TestDatabase) -> Self {
-        let config: tokio_postgres::Config = database.url.parse().unwrap();
-        let [Host::Unix(folder)] = config.get_hosts() else { panic!("{:?}", config.get_hosts()) };
-        let port = config.get_ports().first().copied().unwrap_or(5432);
-        let socket: PathBuf = folder.join(format!(".s.PGSQL.{port}"));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, deaf) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
-        let (user, name) = (config.get_user().unwrap(), config.get_dbname().unwrap());
-        let proxy = Self { url: format!("postgresql://{user}@{address}/{name}"), deaf: Arc::clone(&deaf) };
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let (socket, deaf) = (socket.clone(), Arc::clone(&deaf));
-                tokio::spawn(async move {
-                    let Ok(server) = UnixStream::connect(socket).await else { return };
-                    let (mut from_server, mut to_server) = server.into_split();
-                    let (mut from_client, mut to_client) = client.into_split();
-                    let asking = async { tokio::io::copy(&mut from_client, &mut to_server).await };
-                    let answering = async {
-                        let mut bytes = vec![0; 65_536];
-                        while let Ok(read @ 1..) = from_server.read(&mut bytes).await {
-                            // The question arrived and was done; its answer and the connection are gone.
-                            if deaf.load(Ordering::SeqCst) || to_client.write_all(&bytes[..read]).await.is_err() {
-                                return;
-                            }
-                        }
-                    };
-                    tokio::select! { _ = asking => {}, () = answering => {} }
-                });
-            }
-        });
-        proxy
-    }
-}
+use crate::support::room::Room;
+use crate::support::server::TestServer;
 
 #[tokio::test]
 async fn a_commit_without_an_answer_is_unknown_and_its_repeat_finds_the_row() {
-    let database = TestDatabase::new().await;
-    let proxy = Proxy::before(&database).await;
-    let live = Live::of(TestServer::over(&proxy.url, Some(database), generous).await).await;
+    let live = TestServer::start().await;
+    let proxy = &live.proxy;
     let room: Room<2> = live.room().await;
     let [ann, bob] = &room.people;
     let mut ann_ws = live.connect(ann).await;

@@ -6,7 +6,8 @@ use chat::protocol::error::ErrorCode;
 use chat::server::db::{Database, expiry};
 use serde_json::{Value, json};
 
-use crate::support::server::{Http as _, TestServer};
+use crate::support::http::Http as _;
+use crate::support::server::TestServer;
 
 #[tokio::test]
 async fn an_expired_message_keeps_its_place_and_loses_its_content() {
@@ -50,7 +51,7 @@ async fn old_events_frames_batches_and_dead_logins_go_and_live_ones_stay() {
         );
         server.database.execute(&statement).await;
     }
-    old.post("/auth/logout", &json!({})).await.empty();
+    old.post("/auth/logout", &json!({})).await.is(204);
     server.database.execute("UPDATE sessions SET revoked_at = now() - interval '40 days', last_used_at = now() - interval '40 days' WHERE revoked_at IS NOT NULL").await;
     let database = Database::connect(&server.database.url, 2).await.unwrap();
     let mut conn = database.get().await.unwrap();

@@ -5,14 +5,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use chat::protocol::codec::Encoding;
 use chat::server::db;
 use chat::server::postgres::{Cluster, Options};
@@ -22,11 +19,12 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
-use crate::support::api::{SECRET, TestServer};
 use crate::support::binary::Serve;
 use crate::support::checker::{History, Logged};
-use crate::support::live::{Room, generous, message_of};
-use crate::support::server::client;
+use crate::support::database::TestDatabase;
+use crate::support::http::client;
+use crate::support::room::{Room, message_of};
+use crate::support::server::TestServer;
 use crate::support::ws::Ws;
 
 const SENDERS: usize = 20;
@@ -126,7 +124,8 @@ async fn prepare(data_dir: &Path) -> (Vec<(Uuid, String)>, Vec<Uuid>, u64) {
     let options = Options::new(data_dir);
     let cluster = tokio::task::spawn_blocking(move || Cluster::start(&options)).await.unwrap().unwrap();
     db::migrate(cluster.url()).await.unwrap();
-    let server = TestServer::over(cluster.url(), None, generous).await;
+    let secret = data_dir.join("secret");
+    let server = TestServer::over(TestDatabase::at(cluster.url()), |config| config.secret_file = secret).await;
     let room: Room<SENDERS> = Room::make(&server).await;
     let mut channels = vec![room.channel];
     while channels.len() < CHANNELS {
@@ -134,9 +133,7 @@ async fn prepare(data_dir: &Path) -> (Vec<(Uuid, String)>, Vec<Uuid>, u64) {
     }
     let epoch = server.sql.query_one("SELECT head_seq FROM logs", &[]).await.unwrap().get::<_, i64>(0) as u64;
     let people = room.people.iter().map(|person| (person.id, person.token.clone())).collect();
-    let secret = data_dir.join("secret");
-    std::fs::write(&secret, STANDARD.encode(SECRET)).unwrap();
-    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+    server.stop().await;
     drop((room, server));
     tokio::task::spawn_blocking(move || cluster.stop()).await.unwrap();
     (people, channels, epoch)

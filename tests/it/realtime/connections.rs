@@ -1,17 +1,21 @@
 //! What ends a connection, and what one bad client costs the others.
 
 use chat::protocol::codec::Encoding;
+use chat::protocol::error::ErrorCode;
 use chat::protocol::frame::close;
 use futures_util::SinkExt as _;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::support::live::{Live, Room};
+use crate::support::http::Http as _;
+use crate::support::person::new_id;
+use crate::support::room::{Room, channel_frame};
+use crate::support::server::TestServer;
 use crate::support::ws::{Closed, Ws};
 
 #[tokio::test]
 async fn a_wrong_token_is_told_and_closed() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let [ann] = live.people().await;
     let mut ws = Ws::open(live.address, Encoding::Json).await.unwrap();
     ws.send(json!({ "type": "authenticate", "token": "nonsense" })).await;
@@ -27,17 +31,17 @@ async fn a_wrong_token_is_told_and_closed() {
 
 #[tokio::test]
 async fn a_subprotocol_must_be_offered() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let refused = tokio_tungstenite::connect_async(format!("ws://{}/api/v1/ws", live.address)).await;
     let Err(Error::Http(response)) = refused else { panic!("{refused:?}") };
     assert_eq!(response.status(), 400);
     let [ann] = live.people().await;
-    ann.get("/ws").await.fails(400, "invalid_request");
+    ann.get("/ws").await.refused(ErrorCode::InvalidRequest);
 }
 
 #[tokio::test]
 async fn oversized_and_malformed_frames_end_only_their_own_connection() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<2> = live.room().await;
     let [ann, bob] = &room.people;
     let mut bob_ws = live.connect(bob).await;
@@ -56,7 +60,7 @@ async fn oversized_and_malformed_frames_end_only_their_own_connection() {
 
 #[tokio::test]
 async fn a_second_connection_of_a_device_replaces_the_first() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let [ann] = live.people().await;
     let mut first = live.connect(&ann).await;
     let mut second = live.connect(&ann).await;
@@ -66,7 +70,7 @@ async fn a_second_connection_of_a_device_replaces_the_first() {
 
 #[tokio::test]
 async fn an_ended_session_loses_its_connection() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<2> = live.room().await;
     let [ann, bob] = &room.people;
     let mut ann_ws = live.connect(ann).await;
@@ -80,7 +84,7 @@ async fn an_ended_session_loses_its_connection() {
 
 #[tokio::test]
 async fn a_slow_reader_is_let_go_and_nobody_else_notices() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<3> = live.room().await;
     let [ann, bob, cat] = &room.people;
     let mut ann_ws = live.connect(ann).await;
@@ -89,12 +93,12 @@ async fn a_slow_reader_is_let_go_and_nobody_else_notices() {
     slow.settle().await;
     // The largest frames that go, so that the buffers of the system are soon full.
     let mut request = room.message(ann);
-    let mut frame = crate::support::live::channel_frame(room.channel, ann.id, 1, 3);
+    let mut frame = channel_frame(room.channel, ann.id, 1, 3);
     frame.resize(56 + 32 + 61_440 + 16 + 64, 7);
     request["ciphertext"] = json!(base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &frame));
     let mut sent = 0u64;
-    while live.realtime.connections() == 3 {
-        request["id"] = json!(crate::support::api::new_id());
+    while live.realtime().connections() == 3 {
+        request["id"] = json!(new_id());
         assert_eq!(ann_ws.ask(&request).await["type"], "sent");
         sent += 1;
         assert!(sent < 2000, "the slow reader is still there");
@@ -109,7 +113,7 @@ async fn a_slow_reader_is_let_go_and_nobody_else_notices() {
 
 #[tokio::test]
 async fn an_address_has_a_bounded_number_of_connections() {
-    let live = Live::with(|config| config.limits.connections_per_address = 3).await;
+    let live = TestServer::start_with(|config| config.limits.connections_per_address = 3).await;
     let mut held = Vec::new();
     for _ in 0..3 {
         held.push(Ws::open(live.address, Encoding::Json).await.unwrap());
@@ -120,7 +124,7 @@ async fn an_address_has_a_bounded_number_of_connections() {
 
 #[tokio::test]
 async fn draining_finishes_commits_and_tells_clients_when_to_return() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<2> = live.room().await;
     let [ann, bob] = &room.people;
     let mut ann_ws = live.connect(ann).await;
@@ -133,7 +137,7 @@ async fn draining_finishes_commits_and_tells_clients_when_to_return() {
     }
     // At least one answer: the rest is on its way.
     let mut acked = vec![ann_ws.until(|frame| frame["type"] == "sent").await["id"].clone()];
-    live.app.drain();
+    live.app().drain();
     let closed = loop {
         match ann_ws.next().await {
             Ok(frame) if frame["type"] == "sent" => acked.push(frame["id"].clone()),
@@ -148,9 +152,9 @@ async fn draining_finishes_commits_and_tells_clients_when_to_return() {
     };
     let waits = [retry_after(&closed), retry_after(&bob_ws.closed().await)];
     assert!(waits[0] != waits[1] && waits.iter().all(|wait| *wait <= 10_000), "{waits:?}");
-    live.realtime.finish().await;
+    live.realtime().finish().await;
     let stored: Vec<serde_json::Value> = live.rows(room.channel).await.into_iter().map(|(_, id)| json!(id)).collect();
     assert!(acked.iter().all(|id| stored.contains(id)), "what was acknowledged is stored");
     assert_eq!(stored, asked[..stored.len()], "in order, without a gap");
-    assert_eq!(live.realtime.connections(), 0);
+    assert_eq!(live.realtime().connections(), 0);
 }

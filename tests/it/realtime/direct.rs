@@ -1,15 +1,20 @@
 //! Direct messages and device inboxes: each device gets its own ciphertext, durably and once.
 
+use std::sync::Arc;
+
+use chat::protocol::error::ErrorCode;
 use chat::protocol::ids::DeviceAddr;
 use chat::server::db::inbox;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::api::{Person, new_id};
-use crate::support::live::{Live, copy};
+use crate::support::http::Http as _;
+use crate::support::person::{Person, new_id};
+use crate::support::room::copy;
+use crate::support::server::TestServer;
 
 /// A direct message channel of two people who share a community.
-async fn dm(live: &Live) -> ([Person; 2], Uuid) {
+async fn dm(live: &Arc<TestServer>) -> ([Person; 2], Uuid) {
     let room = live.room::<2>().await;
     let answer = room.people[0].post("/dms", json!({ "user_id": room.people[1].id })).await;
     assert!(answer.status < 300, "{answer:?}");
@@ -18,7 +23,7 @@ async fn dm(live: &Live) -> ([Person; 2], Uuid) {
 }
 
 /// Another device of somebody, with a session of its own; the signed list is not asked here.
-async fn second_device(live: &Live, person: &Person) -> Person {
+async fn second_device(live: &Arc<TestServer>, person: &Person) -> Person {
     let session = Uuid::now_v7();
     live.sql
         .execute(
@@ -31,7 +36,7 @@ async fn second_device(live: &Live, person: &Person) -> Person {
         .execute("INSERT INTO sessions (id, user_id, ip, device_id) VALUES ($1, $2, '127.0.0.1', 2)", &[&session, &person.id])
         .await
         .unwrap();
-    let token = live.app.tokens.issue(person.id.into(), session.into(), Some(2)).unwrap().0;
+    let token = live.app().tokens.issue(person.id.into(), session.into(), Some(2)).unwrap().0;
     Person { token: token.0, ..person.clone() }
 }
 
@@ -42,7 +47,7 @@ fn direct(channel: Uuid, copies: &[Value], lists: &[(&Person, u64)]) -> Value {
 
 #[tokio::test]
 async fn each_device_gets_its_own_copy_and_the_sending_one_none() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let ([ann, bob], channel) = dm(&live).await;
     let (ann2, bob2) = (second_device(&live, &ann).await, second_device(&live, &bob).await);
     let mut sockets = [live.connect(&ann).await, live.connect(&ann2).await, live.connect(&bob).await, live.connect(&bob2).await];
@@ -72,7 +77,7 @@ async fn each_device_gets_its_own_copy_and_the_sending_one_none() {
 
 #[tokio::test]
 async fn copies_must_be_for_exactly_the_current_devices() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let ([ann, bob], channel) = dm(&live).await;
     let mut ws = live.connect(&ann).await;
     let stale = ws.ask(&direct(channel, &[], &[])).await;
@@ -99,7 +104,7 @@ async fn copies_must_be_for_exactly_the_current_devices() {
 
 #[tokio::test]
 async fn a_block_stops_direct_messages_both_ways() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let ([ann, bob], channel) = dm(&live).await;
     bob.put(&format!("/users/{}/block", ann.id), json!({})).await;
     live.sql
@@ -108,13 +113,13 @@ async fn a_block_stops_direct_messages_both_ways() {
         .unwrap();
     for (from, to) in [(&ann, &bob), (&bob, &ann)] {
         let request = direct(channel, &[copy(to.id, 1)], &[]);
-        from.post(&format!("/channels/{channel}/messages"), request).await.fails(403, "blocked");
+        from.post(&format!("/channels/{channel}/messages"), request).await.refused(ErrorCode::Blocked);
     }
 }
 
 #[tokio::test]
 async fn the_inbox_keeps_frames_until_they_are_acknowledged() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room = live.room::<3>().await;
     let [ann, bob, _] = &room.people;
     let mut ann_ws = live.connect(ann).await;
@@ -148,14 +153,15 @@ async fn the_inbox_keeps_frames_until_they_are_acknowledged() {
 
 #[tokio::test]
 async fn an_empty_inbox_tells_how_far_it_was_so_that_nobody_asks_again() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room = live.room::<2>().await;
     let [ann, bob] = &room.people;
     for _ in 0..3 {
         ann.post("/devices/messages", json!({ "id": new_id(), "copies": [copy(bob.id, 1)] })).await.is(200);
     }
     let device = DeviceAddr::new(bob.id.into(), 1);
-    let mut conn = live.app.database.get().await.unwrap();
+    let app = live.app();
+    let mut conn = app.database.get().await.unwrap();
     let page = inbox::page(&mut conn, device, 1, 32).await.unwrap();
     assert_eq!((page.frames.iter().map(|frame| frame.inbox_seq).collect::<Vec<_>>(), page.head), (vec![2, 3], 3));
     bob.post("/sync", json!({ "ack_inbox": 3 })).await.is(200);
@@ -166,7 +172,7 @@ async fn an_empty_inbox_tells_how_far_it_was_so_that_nobody_asks_again() {
 
 #[tokio::test]
 async fn devices_of_strangers_are_missing_whether_they_exist_or_not() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room = live.room::<2>().await;
     let [ann, bob] = &room.people;
     let [stranger] = live.people().await;
@@ -175,12 +181,12 @@ async fn devices_of_strangers_are_missing_whether_they_exist_or_not() {
     assert_eq!(sent["missing"].as_array().unwrap().len(), 2);
     assert!(stranger.post("/sync", json!({})).await.is(200)["inbox"].as_array().unwrap().is_empty());
     let many: Vec<Value> = (0..101).map(|_| copy(bob.id, 1)).collect();
-    ann.post("/devices/messages", json!({ "id": new_id(), "copies": many })).await.fails(400, "validation");
+    ann.post("/devices/messages", json!({ "id": new_id(), "copies": many })).await.refused(ErrorCode::Validation);
 }
 
 #[tokio::test]
 async fn a_full_inbox_refuses_the_whole_batch() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room = live.room::<3>().await;
     let [ann, bob, cat] = &room.people;
     live.sql
@@ -193,7 +199,7 @@ async fn a_full_inbox_refuses_the_whole_batch() {
         .unwrap();
     live.sql.execute("UPDATE devices SET inbox_head = 10000 WHERE user_id = $1", &[&bob.id]).await.unwrap();
     let batch = json!({ "id": new_id(), "copies": [copy(cat.id, 1), copy(bob.id, 1)] });
-    let details = ann.post("/devices/messages", batch.clone()).await.fails(429, "rate_limited");
+    let details = ann.post("/devices/messages", batch.clone()).await.refused(ErrorCode::RateLimited);
     assert_eq!(details["full"], json!([{ "user_id": bob.id, "device_id": 1 }]));
     assert!(cat.post("/sync", json!({})).await.is(200)["inbox"].as_array().unwrap().is_empty());
     // Once there is room the same batch goes.

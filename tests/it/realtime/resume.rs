@@ -2,12 +2,14 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use chat::protocol::error::ErrorCode;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::api::Person;
-use crate::support::live::{Live, Room, aimed, message};
-use crate::support::server::client;
+use crate::support::http::{Http as _, client};
+use crate::support::person::Person;
+use crate::support::room::{Room, aimed, message};
+use crate::support::server::TestServer;
 
 async fn post(person: &Person, request: &Value) -> Value {
     let channel = request["channel_id"].as_str().unwrap();
@@ -21,7 +23,7 @@ fn seqs(events: &Value, stream: Uuid) -> Vec<u64> {
 
 #[tokio::test]
 async fn sync_gives_exactly_the_suffix_from_any_cursor() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<2> = live.room().await;
     let [ann, bob] = &room.people;
     for _ in 0..12 {
@@ -49,7 +51,7 @@ async fn sync_gives_exactly_the_suffix_from_any_cursor() {
 
 #[tokio::test]
 async fn a_connection_starts_at_the_heads_of_ready_and_misses_nothing() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<2> = live.room().await;
     let [ann, bob] = &room.people;
     let mut ann_ws = live.connect(ann).await;
@@ -74,7 +76,7 @@ async fn a_connection_starts_at_the_heads_of_ready_and_misses_nothing() {
 
 #[tokio::test]
 async fn rows_whose_hint_was_lost_arrive_within_the_next_look() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<2> = live.room().await;
     let [ann, bob] = &room.people;
     let mut ws = live.connect(bob).await;
@@ -99,7 +101,7 @@ async fn rows_whose_hint_was_lost_arrive_within_the_next_look() {
 
 #[tokio::test]
 async fn pages_go_both_ways_and_carry_what_is_aimed_at_them() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<2> = live.room().await;
     let [ann, bob] = &room.people;
     let mut messages = Vec::new();
@@ -125,16 +127,16 @@ async fn pages_go_both_ways_and_carry_what_is_aimed_at_them() {
     let after = page("after=9&limit=50").await;
     assert_eq!((seqs(&after), &after["has_more"], &after["related"]), (vec![10, 11], &json!(false), &json!([])));
     for bad in ["limit=0", "limit=101", "before=1&after=1"] {
-        bob.get(&format!("{path}?{bad}")).await.fails(400, "validation");
+        bob.get(&format!("{path}?{bad}")).await.refused(ErrorCode::Validation);
     }
     for bad in ["limit=x", "before=-1", "offset=3"] {
-        bob.get(&format!("{path}?{bad}")).await.fails(400, "invalid_request");
+        bob.get(&format!("{path}?{bad}")).await.refused(ErrorCode::InvalidRequest);
     }
 }
 
 #[tokio::test]
 async fn a_thread_has_its_replies_and_nothing_else() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<2> = live.room().await;
     let [ann, bob] = &room.people;
     let root = room.message(ann);
@@ -150,7 +152,7 @@ async fn a_thread_has_its_replies_and_nothing_else() {
 
 #[tokio::test]
 async fn a_read_marker_never_goes_back_and_own_devices_see_it() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<2> = live.room().await;
     let [ann, bob] = &room.people;
     for _ in 0..5 {
@@ -178,7 +180,7 @@ async fn a_read_marker_never_goes_back_and_own_devices_see_it() {
 
 #[tokio::test]
 async fn a_cursor_that_is_older_than_what_is_kept_is_told_to_start_again() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<2> = live.room().await;
     let bob = &room.people[1];
     live.sql.execute("DELETE FROM stream_events WHERE stream_id = $1 AND seq <= 2", &[&room.community]).await.unwrap();
@@ -201,7 +203,7 @@ async fn a_cursor_that_is_older_than_what_is_kept_is_told_to_start_again() {
 
 #[tokio::test]
 async fn typing_and_presence_reach_neighbours_and_nobody_else() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<2> = live.room().await;
     let [ann, bob] = &room.people;
     let [stranger] = live.people().await;
@@ -230,7 +232,7 @@ async fn typing_and_presence_reach_neighbours_and_nobody_else() {
 
 #[tokio::test]
 async fn a_message_of_a_row_written_by_a_change_of_the_channel_is_heard_too() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<2> = live.room().await;
     let [ann, bob] = &room.people;
     let mut ws = live.connect(bob).await;
@@ -244,7 +246,7 @@ async fn a_message_of_a_row_written_by_a_change_of_the_channel_is_heard_too() {
 
 #[tokio::test]
 async fn answers_end_after_two_mebibytes_and_say_that_there_is_more() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<2> = live.room().await;
     let [ann, bob] = &room.people;
     let count = 60u64;
@@ -284,7 +286,7 @@ async fn answers_end_after_two_mebibytes_and_say_that_there_is_more() {
 
 #[tokio::test]
 async fn a_page_never_lacks_what_is_aimed_at_its_messages() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<2> = live.room().await;
     let [ann, bob] = &room.people;
     let targets = [room.message(ann), room.message(ann), room.message(ann)];

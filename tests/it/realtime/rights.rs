@@ -1,18 +1,21 @@
 //! Who may write and who hears: judged under the channel's lock, and delivered only to people who are still there.
 
+use chat::protocol::error::ErrorCode;
 use serde_json::{Value, json};
 
-use crate::support::api::{Person, new_id};
-use crate::support::live::{Live, Room, aimed, message};
+use crate::support::http::{Answer, Http as _};
+use crate::support::person::{Person, new_id};
+use crate::support::room::{Room, aimed, message};
+use crate::support::server::TestServer;
 
-async fn post(person: &Person, request: &Value) -> crate::support::api::Answer {
+async fn post(person: &Person, request: &Value) -> Answer {
     let channel = request["channel_id"].as_str().unwrap();
     person.post(&format!("/channels/{channel}/messages"), request.clone()).await
 }
 
 async fn kick(by: &Person, community: uuid::Uuid, who: &Person) {
     let op = by.op(community).await.remove(who, false);
-    let answer = by.delete(&format!("/communities/{community}/members/{}", who.id), Some(json!({ "log_op": op }))).await;
+    let answer = by.delete_with(&format!("/communities/{community}/members/{}", who.id), json!({ "log_op": op })).await;
     assert!(answer.status < 300, "{answer:?}");
 }
 
@@ -24,7 +27,7 @@ async fn ban(by: &Person, community: uuid::Uuid, who: &Person) {
 
 #[tokio::test]
 async fn a_channel_that_one_does_not_read_does_not_exist() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<2> = live.room().await;
     let [stranger] = live.people().await;
     let known = room.message(&room.people[0]);
@@ -39,7 +42,7 @@ async fn a_channel_that_one_does_not_read_does_not_exist() {
         let there = stranger.get(&format!("/channels/{}/{path}", room.channel)).await;
         assert_eq!((there.status, &there.body), (404, &nowhere.body), "{path}");
     }
-    stranger.put(&format!("/channels/{}/read", room.channel), json!({ "seq": 1 })).await.fails(404, "not_found");
+    stranger.put(&format!("/channels/{}/read", room.channel), json!({ "seq": 1 })).await.refused(ErrorCode::NotFound);
     let mut ws = live.connect(&stranger).await;
     assert_eq!(ws.ask(&message(room.channel, &stranger, 2)).await["code"], "not_found");
     assert!(ws.ready["streams"].get(room.channel.to_string()).is_none());
@@ -47,7 +50,7 @@ async fn a_channel_that_one_does_not_read_does_not_exist() {
 
 #[tokio::test]
 async fn a_removed_member_hears_nothing_more_and_writes_nothing_more() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<3> = live.room().await;
     let [ann, bob, cat] = &room.people;
     let mut ann_ws = live.connect(ann).await;
@@ -75,19 +78,19 @@ async fn a_removed_member_hears_nothing_more_and_writes_nothing_more() {
 
 #[tokio::test]
 async fn a_banned_member_is_told_so_even_for_a_message_that_was_stored() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<2> = live.room().await;
     let [ann, bob] = &room.people;
     let request = room.message(bob);
     post(bob, &request).await.is(201);
     ban(ann, room.community, bob).await;
-    post(bob, &room.message(bob)).await.fails(403, "banned");
-    post(bob, &request).await.fails(403, "banned");
+    post(bob, &room.message(bob)).await.refused(ErrorCode::Banned);
+    post(bob, &request).await.refused(ErrorCode::Banned);
 }
 
 #[tokio::test]
 async fn no_row_of_a_banned_sender_comes_after_the_ban() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     for _ in 0..5 {
         let room: Room<2> = live.room().await;
         let [ann, bob] = &room.people;
@@ -121,7 +124,7 @@ async fn no_row_of_a_banned_sender_comes_after_the_ban() {
 
 #[tokio::test]
 async fn who_is_added_hears_the_channel_at_once() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<2> = live.room().await;
     let [ann, _] = &room.people;
     let [dan] = live.people().await;
@@ -141,7 +144,7 @@ async fn who_is_added_hears_the_channel_at_once() {
 
 #[tokio::test]
 async fn a_private_group_is_heard_by_its_members_only_and_left_with_the_community() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<3> = live.room().await;
     let [ann, bob, cat] = &room.people;
     let group = ann.private_group(room.community).await;
@@ -157,7 +160,7 @@ async fn a_private_group_is_heard_by_its_members_only_and_left_with_the_communit
     assert!(cat_ws.settle().await.iter().all(|frame| frame["stream"] != json!(channel)));
     // Who leaves the community reads none of its places, whatever the group's own log still says.
     kick(ann, room.community, bob).await;
-    post(bob, &message(channel, bob, epoch)).await.fails(404, "not_found");
+    post(bob, &message(channel, bob, epoch)).await.refused(ErrorCode::NotFound);
     let request = message(channel, ann, live.epoch(group).await);
     post(ann, &request).await.is(201);
     assert!(bob_ws.settle().await.iter().all(|frame| frame["stream"] != json!(channel)));
@@ -165,18 +168,18 @@ async fn a_private_group_is_heard_by_its_members_only_and_left_with_the_communit
 
 #[tokio::test]
 async fn read_only_archive_slow_mode_and_timeout_bind_members_and_not_moderators() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<2> = live.room().await;
     let [ann, bob] = &room.people;
     let set = async |change: Value| {
         ann.patch(&format!("/channels/{}", room.channel), change).await.is(200);
     };
     set(json!({ "read_only": true })).await;
-    post(bob, &room.message(bob)).await.fails(403, "read_only");
+    post(bob, &room.message(bob)).await.refused(ErrorCode::ReadOnly);
     post(ann, &room.message(ann)).await.is(201);
     set(json!({ "read_only": false, "slow_mode_s": 60 })).await;
     post(bob, &room.message(bob)).await.is(201);
-    let details = post(bob, &room.message(bob)).await.fails(429, "slow_mode");
+    let details = post(bob, &room.message(bob)).await.refused(ErrorCode::SlowMode);
     assert!((50_000..=60_000).contains(&details["retry_after_ms"].as_u64().unwrap()), "{details}");
     for _ in 0..2 {
         post(ann, &room.message(ann)).await.is(201);
@@ -189,16 +192,16 @@ async fn read_only_archive_slow_mode_and_timeout_bind_members_and_not_moderators
     statuses.sort_unstable();
     assert_eq!(statuses, [201, 429]);
     set(json!({ "slow_mode_s": 0, "archived": true })).await;
-    post(ann, &room.message(ann)).await.fails(403, "archived");
+    post(ann, &room.message(ann)).await.refused(ErrorCode::Archived);
     set(json!({ "archived": false })).await;
     let timeout = "UPDATE channel_states SET timed_out_until = now() + interval '1 minute' WHERE user_id = $1";
     assert_eq!(live.sql.execute(timeout, &[&bob.id]).await.unwrap(), 1);
-    post(bob, &room.message(bob)).await.fails(403, "timed_out");
+    post(bob, &room.message(bob)).await.refused(ErrorCode::TimedOut);
 }
 
 #[tokio::test]
 async fn pins_are_for_moderators_and_listed_newest_first() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<2> = live.room().await;
     let [ann, bob] = &room.people;
     let (first, second) = (room.message(ann), room.message(bob));
@@ -206,7 +209,7 @@ async fn pins_are_for_moderators_and_listed_newest_first() {
         post(person, request).await.is(201);
     }
     let pin = |kind: &str, target: &Value| json!({ "id": new_id(), "channel_id": room.channel, "kind": kind, "target_id": target["id"] });
-    post(bob, &pin("pin", &first)).await.fails(403, "forbidden");
+    post(bob, &pin("pin", &first)).await.refused(ErrorCode::Forbidden);
     for target in [&first, &second] {
         post(ann, &pin("pin", target)).await.is(201);
     }
@@ -217,13 +220,13 @@ async fn pins_are_for_moderators_and_listed_newest_first() {
     assert_eq!(pins().await, [second["id"].clone(), first["id"].clone()]);
     post(ann, &pin("unpin", &second)).await.is(201);
     assert_eq!(pins().await, [first["id"].clone()]);
-    post(ann, &pin("pin", &json!({ "id": new_id() }))).await.fails(404, "not_found");
-    post(ann, &aimed("pin", &first, room.channel, ann, 2)).await.fails(400, "validation");
+    post(ann, &pin("pin", &json!({ "id": new_id() }))).await.refused(ErrorCode::NotFound);
+    post(ann, &aimed("pin", &first, room.channel, ann, 2)).await.refused(ErrorCode::Validation);
 }
 
 #[tokio::test]
 async fn a_session_without_a_device_reads_and_does_not_write() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<2> = live.room().await;
     let [ann, bob] = &room.people;
     live.sql.execute("UPDATE sessions SET device_id = NULL WHERE user_id = $1", &[&bob.id]).await.unwrap();
@@ -231,7 +234,7 @@ async fn a_session_without_a_device_reads_and_does_not_write() {
     assert_eq!(ws.ready["device_id"], Value::Null);
     assert_eq!(ws.ask(&room.message(bob)).await["code"], "forbidden");
     let batch = json!({ "id": new_id(), "copies": [] });
-    bob.post("/devices/messages", batch).await.fails(403, "forbidden");
+    bob.post("/devices/messages", batch).await.refused(ErrorCode::Forbidden);
     let request = room.message(ann);
     post(ann, &request).await.is(201);
     assert_eq!(ws.event(room.channel).await["event"]["id"], request["id"]);

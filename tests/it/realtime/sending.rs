@@ -1,26 +1,29 @@
 //! Sends: idempotent over everything, gapless, ordered, the same over both transports and both encodings.
 
+use chat::protocol::error::ErrorCode;
 use std::collections::BTreeSet;
 
 use chat::protocol::codec::Encoding;
 use chat::server::db::expiry;
 use serde_json::{Value, json};
 
-use crate::support::api::{Person, new_id};
-use crate::support::live::{Live, Room, aimed, channel_frame, message};
+use crate::support::http::{Answer, Http as _};
+use crate::support::person::{Person, new_id};
+use crate::support::room::{Room, aimed, channel_frame, dm_frame, message};
+use crate::support::server::TestServer;
 use crate::support::ws::Ws;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-async fn post(person: &Person, request: &Value) -> crate::support::api::Answer {
+async fn post(person: &Person, request: &Value) -> Answer {
     let channel = request["channel_id"].as_str().unwrap();
     person.post(&format!("/channels/{channel}/messages"), request.clone()).await
 }
 
 #[tokio::test]
 async fn a_message_reaches_every_member_in_both_encodings() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<3> = live.room().await;
     let [ann, bob, cat] = &room.people;
     let mut ann_ws = live.connect(ann).await;
@@ -45,7 +48,7 @@ async fn a_message_reaches_every_member_in_both_encodings() {
 
 #[tokio::test]
 async fn the_same_send_is_stored_once_over_either_transport() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<2> = live.room().await;
     let [ann, _] = &room.people;
     let mut ws = live.connect(ann).await;
@@ -64,7 +67,7 @@ async fn the_same_send_is_stored_once_over_either_transport() {
 
 #[tokio::test]
 async fn a_send_and_its_repeats_at_the_same_moment_are_one_row() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<2> = live.room().await;
     let [ann, _] = &room.people;
     let request = room.message(ann);
@@ -77,7 +80,7 @@ async fn a_send_and_its_repeats_at_the_same_moment_are_one_row() {
 
 #[tokio::test]
 async fn an_id_is_never_used_for_anything_else() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<2> = live.room().await;
     let [ann, bob] = &room.people;
     let other = ann.channel(room.community, room.group).await;
@@ -93,11 +96,11 @@ async fn an_id_is_never_used_for_anything_else() {
         request
     };
     let frame = |channel, person: &Person| json!(STANDARD.encode(channel_frame(channel, person.id, 1, epoch)));
-    post(ann, &with(&[("ciphertext", frame(room.channel, ann))])).await.fails(409, "id_reused");
-    post(ann, &with(&[("thread_id", json!(new_id()))])).await.fails(409, "id_reused");
-    post(ann, &with(&[("expires_in_s", json!(60))])).await.fails(409, "id_reused");
-    post(bob, &with(&[("ciphertext", frame(room.channel, bob))])).await.fails(409, "id_reused");
-    post(ann, &with(&[("channel_id", json!(other)), ("ciphertext", frame(other, ann))])).await.fails(409, "id_reused");
+    post(ann, &with(&[("ciphertext", frame(room.channel, ann))])).await.refused(ErrorCode::IdReused);
+    post(ann, &with(&[("thread_id", json!(new_id()))])).await.refused(ErrorCode::IdReused);
+    post(ann, &with(&[("expires_in_s", json!(60))])).await.refused(ErrorCode::IdReused);
+    post(bob, &with(&[("ciphertext", frame(room.channel, bob))])).await.refused(ErrorCode::IdReused);
+    post(ann, &with(&[("channel_id", json!(other)), ("ciphertext", frame(other, ann))])).await.refused(ErrorCode::IdReused);
     let mut ws = live.connect(bob).await;
     assert_eq!(ws.ask(&with(&[("ciphertext", frame(room.channel, bob))])).await["code"], "id_reused");
     assert_eq!(live.rows(room.channel).await.len(), 1);
@@ -106,7 +109,7 @@ async fn an_id_is_never_used_for_anything_else() {
 #[tokio::test]
 async fn concurrent_senders_leave_no_gap_and_everybody_sees_the_same_order() {
     const EACH: usize = 40;
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<4> = live.room().await;
     let mut channels = vec![room.channel];
     for _ in 0..3 {
@@ -158,7 +161,7 @@ async fn concurrent_senders_leave_no_gap_and_everybody_sees_the_same_order() {
 
 #[tokio::test]
 async fn bad_sends_say_what_is_wrong_and_store_nothing() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<2> = live.room().await;
     let [ann, bob] = &room.people;
     let mut ws = live.connect(ann).await;
@@ -175,7 +178,7 @@ async fn bad_sends_say_what_is_wrong_and_store_nothing() {
         ("ciphertext", Value::Null, "validation"),
         ("ciphertext", json!("AAAA"), "validation"),
         ("ciphertext", json!("!"), "invalid_request"),
-        ("ciphertext", json!(STANDARD.encode(crate::support::live::dm_frame())), "validation"),
+        ("ciphertext", json!(STANDARD.encode(dm_frame())), "validation"),
         ("ciphertext", frame(new_id(), ann.id, 1, 2), "validation"),
         ("ciphertext", frame(room.channel, bob.id, 1, 2), "validation"),
         ("ciphertext", frame(room.channel, ann.id, 2, 2), "validation"),
@@ -204,18 +207,18 @@ async fn bad_sends_say_what_is_wrong_and_store_nothing() {
 
 #[tokio::test]
 async fn a_deleted_message_is_erased_with_everything_aimed_at_it() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<2> = live.room().await;
     let [ann, bob] = &room.people;
     let target = room.message(bob);
     post(bob, &target).await.is(201);
     let reaction = aimed("reaction", &target, room.channel, ann, 2);
     post(ann, &reaction).await.is(201);
-    post(bob, &aimed("edit", &target, room.channel, ann, 2)).await.fails(400, "validation");
-    post(ann, &aimed("edit", &target, room.channel, ann, 2)).await.fails(403, "forbidden");
+    post(bob, &aimed("edit", &target, room.channel, ann, 2)).await.refused(ErrorCode::Validation);
+    post(ann, &aimed("edit", &target, room.channel, ann, 2)).await.refused(ErrorCode::Forbidden);
     let own = room.message(ann);
     post(ann, &own).await.is(201);
-    post(bob, &aimed("delete", &own, room.channel, bob, 2)).await.fails(403, "forbidden");
+    post(bob, &aimed("delete", &own, room.channel, bob, 2)).await.refused(ErrorCode::Forbidden);
 
     // The owner may delete what others wrote.
     let delete = aimed("delete", &target, room.channel, ann, 2);
@@ -227,14 +230,14 @@ async fn a_deleted_message_is_erased_with_everything_aimed_at_it() {
     }
     assert_eq!((&rows[1]["target_id"], &rows[1]["kind"]), (&target["id"], &json!("reaction")), "the tombstone keeps its place");
     assert!(rows[2]["ciphertext"].is_string() && rows[3]["ciphertext"].is_string());
-    post(ann, &aimed("reaction", &target, room.channel, ann, 2)).await.fails(404, "not_found");
+    post(ann, &aimed("reaction", &target, room.channel, ann, 2)).await.refused(ErrorCode::NotFound);
     // A repeat of the erased send is still a repeat.
     assert_eq!(post(bob, &target).await.is(200)["seq"], 1);
 }
 
 #[tokio::test]
 async fn what_expires_is_erased_and_keeps_its_place() {
-    let live = Live::start().await;
+    let live = TestServer::start().await;
     let room: Room<2> = live.room().await;
     let mut request = room.message(&room.people[0]);
     request["expires_in_s"] = json!(3600);
@@ -242,7 +245,8 @@ async fn what_expires_is_erased_and_keeps_its_place() {
     let path = format!("/channels/{}/messages/{}", room.channel, request["id"].as_str().unwrap());
     let row = room.people[1].get(&path).await.is(200);
     assert!(row["expires_at"].as_str().unwrap() > sent["created_at"].as_str().unwrap());
-    let mut conn = live.app.db().await.unwrap();
+    let app = live.app();
+    let mut conn = app.db().await.unwrap();
     assert_eq!(expiry::erase_messages(&mut conn).await.unwrap(), 0);
     live.sql.execute("UPDATE messages SET expires_at = now() WHERE channel_id = $1", &[&room.channel]).await.unwrap();
     let over = room.people[1].get(&path).await.is(200);
@@ -255,7 +259,7 @@ async fn what_expires_is_erased_and_keeps_its_place() {
 
 #[tokio::test]
 async fn sends_have_a_rate_but_a_repeat_of_a_stored_one_is_answered() {
-    let live = Live::with(|config| (config.limits.sends_per_s, config.limits.sends_burst) = (1, 2)).await;
+    let live = TestServer::start_with(|config| (config.limits.sends_per_s, config.limits.sends_burst) = (1, 2)).await;
     let room: Room<2> = live.room().await;
     let [ann, _] = &room.people;
     let mut ws = live.connect(ann).await;
@@ -267,5 +271,5 @@ async fn sends_have_a_rate_but_a_repeat_of_a_stored_one_is_answered() {
     assert!((1..=1000).contains(&refused["retry_after_ms"].as_u64().unwrap()), "{refused}");
     assert_eq!(ws.ask(&first).await["duplicate"], true);
     let answer = post(ann, &room.message(ann)).await;
-    answer.fails(429, "rate_limited");
+    answer.refused(ErrorCode::RateLimited);
 }

@@ -12,7 +12,8 @@ const TEMPLATE: &str = "template_chat";
 /// A database of its own, migrated and empty; dropped with the value.
 pub struct TestDatabase {
     pub url: String,
-    name: String,
+    /// None: it is somebody else's, and stays.
+    name: Option<String>,
 }
 
 impl TestDatabase {
@@ -22,18 +23,17 @@ impl TestDatabase {
         let statement = format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}");
         tokio::task::spawn_blocking(move || administer(&statement)).await.unwrap();
         let url = shared().cluster.url_of(&name);
-        Self { url, name }
+        Self { url, name: Some(name) }
+    }
+
+    /// One that is there already.
+    pub fn at(url: &str) -> Self {
+        Self { url: url.to_owned(), name: None }
     }
 
     /// A statement of the test's own, for what no client can cause, such as time passing.
     pub async fn execute(&self, statement: &str) {
         self.client().await.batch_execute(statement).await.unwrap();
-    }
-
-    /// The events of a stream, oldest first.
-    pub async fn events_of(&self, stream: uuid::Uuid) -> Vec<serde_json::Value> {
-        let query = format!("SELECT event::text FROM stream_events WHERE stream_id = '{stream}' ORDER BY seq");
-        self.column(&query).await.iter().map(|text| serde_json::from_str(text).unwrap()).collect()
     }
 
     /// Everything in some tables, as text.
@@ -64,8 +64,9 @@ impl TestDatabase {
 
     /// An outage of this database alone: connections break and new ones are refused, until it is called with `false`.
     pub async fn refuse_connections(&self, refuse: bool) {
-        let allow = format!("ALTER DATABASE {} ALLOW_CONNECTIONS {}", self.name, !refuse);
-        let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'", self.name);
+        let name = self.name.as_ref().unwrap();
+        let allow = format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {}", !refuse);
+        let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
         tokio::task::spawn_blocking(move || {
             administer(&allow);
             if refuse {
@@ -79,7 +80,8 @@ impl TestDatabase {
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
-        let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+        let Some(name) = &self.name else { return };
+        let statement = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
         // Off the async threads, and without waiting: the next test does not need it gone.
         std::thread::spawn(move || administer(&statement));
     }

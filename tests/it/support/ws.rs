@@ -61,7 +61,7 @@ impl Ws {
         self.socket.send(message).await.unwrap();
     }
 
-    /// A request of `support::live` as a frame.
+    /// A request of [`super::room`] as a frame.
     pub async fn say(&mut self, mut request: Value) {
         request["type"] = "send".into();
         self.send(request).await;

@@ -3,8 +3,10 @@
 use serde_json::json;
 
 use crate::cli::people::{Home, PASSPHRASE};
+use crate::support::account::PASSWORD;
+use crate::support::http::Http as _;
 use crate::support::pty::Term;
-use crate::support::server::{Http as _, PASSWORD, TestServer};
+use crate::support::server::TestServer;
 
 /// Moves to a field of a form; the bar stands before it.
 fn go_to(term: &mut Term, field: &str) {
@@ -118,7 +120,7 @@ async fn a_session_that_was_ended_elsewhere_is_taken_up_again_in_place() {
     let mut term = Term::tui(&home, 80, 24);
     term.sees("online");
     let elsewhere = server.anon().login("ana").await;
-    elsewhere.post("/account/sessions/revoke-others", &json!({})).await.empty();
+    elsewhere.post("/account/sessions/revoke-others", &json!({})).await.is(204);
 
     let shown = term.sees("this session ended");
     assert!(shown.has("logged out") && shown.has("F12"), "{shown}");
