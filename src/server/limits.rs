@@ -1,13 +1,16 @@
 //! Rates, in memory and per process. A flood of new keys cannot grow the maps without bound: they are swept when they
 //! are big, and what is still too much is refused.
 
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use governor::clock::{Clock as _, DefaultClock};
+use governor::state::keyed::HashMapStateStore;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
 use crate::config::LimitsConfig;
@@ -38,11 +41,7 @@ impl<K: Hash + Eq + Clone> Rate<K> {
     /// # Errors
     /// When a number is 0 or the period too short for the count.
     pub fn new(count: u32, period: Duration, burst: u32) -> anyhow::Result<Self> {
-        let (Some(count), Some(burst)) = (NonZeroU32::new(count), NonZeroU32::new(burst)) else {
-            anyhow::bail!("a rate limit must not be 0");
-        };
-        let quota = Quota::with_period(period / count.get()).map(|quota| quota.allow_burst(burst));
-        let Some(quota) = quota else { anyhow::bail!("a rate limit is too high") };
+        let quota = quota(count, period, burst)?;
         let (started, swept) = (Instant::now(), AtomicU64::new(u64::MAX));
         Ok(Self { limiter: RateLimiter::keyed(quota), clock: DefaultClock::default(), started, swept })
     }
@@ -83,17 +82,91 @@ impl<K: Hash + Eq + Clone> Rate<K> {
     }
 }
 
+fn quota(count: u32, period: Duration, burst: u32) -> anyhow::Result<Quota> {
+    let (Some(count), Some(burst)) = (NonZeroU32::new(count), NonZeroU32::new(burst)) else {
+        anyhow::bail!("a rate limit must not be 0");
+    };
+    let quota = Quota::with_period(period / count.get()).map(|quota| quota.allow_burst(burst));
+    quota.ok_or_else(|| anyhow::anyhow!("a rate limit is too high"))
+}
+
+/// A rate for each pair of a caller and somebody else. Whoever meets many people fills their own memory and nobody else's.
+pub struct PairRate<K: Hash + Eq + Clone> {
+    quota: Quota,
+    clock: DefaultClock,
+    callers: Mutex<Swept<HashMap<K, Swept<RateLimiter<K, HashMapStateStore<K>, DefaultClock>>>>>,
+}
+
+/// Something that is swept when it has grown to twice what was left the last time: what that costs is spread over what came.
+struct Swept<T> {
+    of: T,
+    next: usize,
+}
+
+/// Others that one caller may meet in the time that is remembered; the next one waits.
+const OTHERS_MAX: usize = 10_000;
+const SWEEP_MIN: usize = 64;
+
+impl<T> Swept<T> {
+    const fn new(of: T) -> Self {
+        Self { of, next: SWEEP_MIN }
+    }
+
+    fn swept(&mut self, left: usize) {
+        self.next = (2 * left).max(SWEEP_MIN);
+    }
+}
+
+impl<K: Hash + Eq + Clone> PairRate<K> {
+    /// As [`Rate::new`], for each pair.
+    ///
+    /// # Errors
+    /// As [`Rate::new`].
+    pub fn new(count: u32, period: Duration, burst: u32) -> anyhow::Result<Self> {
+        let callers = Mutex::new(Swept::new(HashMap::new()));
+        Ok(Self { quota: quota(count, period, burst)?, clock: DefaultClock::default(), callers })
+    }
+
+    /// Counts one.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub fn check(&self, caller: &K, other: &K) -> Result<(), Duration> {
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if callers.of.len() >= callers.next {
+            callers.of.retain(|_, others| {
+                others.of.retain_recent();
+                !others.of.is_empty()
+            });
+            let left = callers.of.len();
+            callers.swept(left);
+        }
+        let begin = || Swept::new(RateLimiter::hashmap_with_clock(self.quota, self.clock.clone()));
+        let others = callers.of.entry(caller.clone()).or_insert_with(begin);
+        if others.of.len() >= others.next {
+            others.of.retain_recent();
+            let left = others.of.len();
+            others.swept(left);
+        }
+        if others.of.len() >= OTHERS_MAX {
+            return Err(Duration::from_secs(60));
+        }
+        others.of.check_key(other).map_err(|not_until| not_until.wait_time_from(self.clock.now()))
+    }
+}
+
 /// All rates of the REST interface.
 pub struct RateLimits {
     by_address: Rate<Network>,
     by_account: Rate<UserId>,
     auth_by_address: Rate<Network>,
     device_lists: Rate<UserId>,
-    bundles: Rate<(UserId, UserId)>,
+    bundles: PairRate<UserId>,
     sends: Rate<UserId>,
     device_batches: Rate<UserId>,
     log_ops: Rate<UserId>,
     announcements: Rate<UserId>,
+    statuses: Rate<UserId>,
 }
 
 /// Signed ops of one user in a minute, and how many may come at once: every member can make a log longer, and every later op
@@ -105,6 +178,11 @@ const LOG_OPS_BURST: u32 = 300;
 /// once: each is an event in all of those streams.
 const ANNOUNCEMENTS_PER_HOUR: u32 = 120;
 const ANNOUNCEMENTS_BURST: u32 = 60;
+
+/// Changes of what one user shows of their presence in a minute, and how many may come at once: each is a frame for everybody
+/// near.
+const STATUSES_PER_MINUTE: u32 = 60;
+const STATUSES_BURST: u32 = 30;
 
 /// `send_devices` of one user in a second (protocol 9.13), and how many may come at once.
 const DEVICE_BATCHES_PER_S: u32 = 20;
@@ -120,11 +198,12 @@ impl RateLimits {
             by_account: Rate::new(config.requests_per_s, second, config.requests_burst)?,
             auth_by_address: Rate::new(config.auth_per_minute, Duration::from_secs(60), config.auth_per_minute)?,
             device_lists: Rate::new(DEVICE_LISTS_PER_MINUTE, Duration::from_secs(60), DEVICE_LISTS_PER_MINUTE)?,
-            bundles: Rate::new(BUNDLES_PER_HOUR, Duration::from_secs(3600), BUNDLES_PER_HOUR)?,
+            bundles: PairRate::new(BUNDLES_PER_HOUR, Duration::from_secs(3600), BUNDLES_PER_HOUR)?,
             sends: Rate::new(config.sends_per_s, second, config.sends_burst)?,
             device_batches: Rate::new(DEVICE_BATCHES_PER_S, second, DEVICE_BATCHES_BURST)?,
             log_ops: Rate::new(LOG_OPS_PER_MINUTE, Duration::from_secs(60), LOG_OPS_BURST)?,
             announcements: Rate::new(ANNOUNCEMENTS_PER_HOUR, Duration::from_secs(3600), ANNOUNCEMENTS_BURST)?,
+            statuses: Rate::new(STATUSES_PER_MINUTE, Duration::from_secs(60), STATUSES_BURST)?,
         })
     }
 
@@ -158,6 +237,14 @@ impl RateLimits {
     /// 429 `rate_limited`.
     pub fn check_announcement(&self, user: UserId) -> ApiResult<()> {
         self.announcements.check(&user).map_err(ApiError::rate_limited)
+    }
+
+    /// Presence, over both transports.
+    ///
+    /// # Errors
+    /// 429 `rate_limited`.
+    pub fn check_status(&self, user: UserId) -> ApiResult<()> {
+        self.statuses.check(&user).map_err(ApiError::rate_limited)
     }
 
     /// Sends, over both transports.
@@ -199,7 +286,7 @@ impl RateLimits {
     /// # Errors
     /// 429 `rate_limited`.
     pub fn check_bundles(&self, requester: UserId, target: UserId) -> ApiResult<()> {
-        self.bundles.check(&(requester, target)).map_err(ApiError::rate_limited)
+        self.bundles.check(&requester, &target).map_err(ApiError::rate_limited)
     }
 }
 
@@ -230,6 +317,32 @@ mod tests {
         let wait = rate.check(&1).unwrap_err();
         assert!(wait > Duration::from_secs(50) && wait <= Duration::from_secs(60), "{wait:?}");
         assert!(rate.check(&2).is_ok(), "another key has its own rate");
+    }
+
+    #[test]
+    fn whoever_meets_many_people_slows_nobody_else_down() {
+        let rate = PairRate::new(10, Duration::from_secs(3600), 10).unwrap();
+        for other in 0..10_000 {
+            assert!(rate.check(&0, &other).is_ok(), "{other}");
+        }
+        assert_eq!(rate.check(&0, &10_000), Err(Duration::from_secs(60)), "their own memory is full");
+        assert!(rate.check(&1, &10_000).is_ok());
+        for _ in 1..10 {
+            assert!(rate.check(&1, &10_000).is_ok());
+        }
+        assert!(rate.check(&1, &10_000).unwrap_err() > Duration::from_secs(300));
+        assert!(rate.check(&1, &2).is_ok() && rate.check(&2, &10_000).is_ok(), "each pair has its own");
+    }
+
+    #[test]
+    fn pairs_are_forgotten_when_their_time_is_over() {
+        let rate = PairRate::new(1_000_000, Duration::from_secs(1), 1).unwrap();
+        for caller in 0..10_000 {
+            assert!(rate.check(&caller, &0).is_ok());
+            // A microsecond is what one takes to be as new.
+            while rate.check(&caller, &0).is_err() {}
+        }
+        assert!(rate.callers.lock().unwrap().of.len() < 10_000);
     }
 
     #[test]

@@ -80,9 +80,6 @@ pub async fn serve(listener: TcpListener, router: Router, bounds: Bounds, shutdo
         let held = Held { _place: Arc::new((place, own)) };
         let (router, mut closed) = (router.clone(), closed.clone());
         connections.spawn(async move {
-            // Small frames go out at once.
-            let _ = stream.set_nodelay(true);
-            end_if_not_read(&stream);
             let service =
                 service_fn(move |request: hyper::Request<Incoming>| answer(router.clone(), peer, held.clone(), request));
             let connection = http1::Builder::new()
@@ -126,7 +123,12 @@ fn end_if_not_read(_: &TcpStream) {}
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok(accepted) => return accepted,
+            Ok((stream, peer)) => {
+                // Small frames go out at once.
+                let _ = stream.set_nodelay(true);
+                end_if_not_read(&stream);
+                return (stream, peer);
+            }
             Err(e) if matches!(e.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted) => {}
             Err(cause) => {
                 tracing::error!(%cause, "cannot accept connections; trying again in a second");
@@ -195,6 +197,16 @@ mod tests {
         assert!(good.contains("200 OK") && good.ends_with("hello"), "{good}");
         running.stop.send(()).unwrap();
         running.task.await.unwrap();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn who_does_not_read_is_ended_by_the_system() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = accept(&listener).await;
+        assert_eq!(rustix::net::sockopt::tcp_user_timeout(&stream).unwrap(), UNREAD_TIMEOUT_MS);
+        assert!(stream.nodelay().unwrap());
     }
 
     #[tokio::test]

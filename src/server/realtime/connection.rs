@@ -166,6 +166,10 @@ pub async fn serve<S: Socket, H: Handler>(
                 }
             }
             () = &mut timer => {
+                if work.is_some() {
+                    // It is not being read, so what it says is not heard.
+                    pulse.alive();
+                }
                 match pulse.beat() {
                     Beat::Dead => return Outcome::Gone,
                     Beat::Ping => out.push(Message::Ping(bytes::Bytes::new())),

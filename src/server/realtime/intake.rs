@@ -13,6 +13,7 @@ use crate::protocol::devices::{Copy, SendDevices};
 use crate::protocol::ids::{DeviceAddr, DeviceId, UserId};
 use crate::protocol::limits::{CIPHERTEXT_MAX, DEVICE_COPIES_MAX, DEVICES_PER_USER, NONCE_LEN};
 use crate::protocol::messages::{RowKind, Send};
+use crate::server::api::made_id;
 use crate::server::db::append::Draft;
 use crate::server::error::{ApiError, ApiResult};
 
@@ -26,9 +27,7 @@ const EXPIRES_MAX_S: u32 = 315_360_000;
 /// # Errors
 /// 400 `validation` with the field, or 413 `too_large`.
 pub fn draft(send: Send, sender: UserId, device: Option<DeviceId>) -> ApiResult<Draft> {
-    if send.id.0.get_version_num() != 7 {
-        return Err(ApiError::validation("id", "must be a UUIDv7"));
-    }
+    made_id(send.id.0)?;
     if !send.kind.is_sendable() {
         return Err(ApiError::validation("kind", "only the server writes rows of this kind"));
     }
@@ -72,6 +71,7 @@ pub fn draft(send: Send, sender: UserId, device: Option<DeviceId>) -> ApiResult<
 /// # Errors
 /// 400 `validation`, or 413 `too_large`.
 pub fn check_batch(batch: &SendDevices) -> ApiResult<()> {
+    made_id(batch.id.0)?;
     if batch.copies.len() > DEVICE_COPIES_MAX {
         return Err(ApiError::validation("copies", format!("at most {DEVICE_COPIES_MAX}")));
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::ws::Message;
 use futures_util::SinkExt as _;
+use tokio::time::timeout;
 
 use crate::protocol::auth::SecretText;
 use crate::protocol::codec::{Encoding, Timestamp};
@@ -22,6 +23,7 @@ use crate::server::extract::{Auth, authenticate};
 
 use super::connection::{self, FrameRate, Handler, Outcome, Socket, Work};
 use super::hub::{ConnId, Peer};
+use super::presence::TypingRate;
 use super::queue::{Class, End, Queue};
 use super::writer::Reply;
 use super::{Realtime, frames, presence};
@@ -29,21 +31,16 @@ use super::{Realtime, frames, presence};
 /// Frames of the inbox that are read at once: they are written before more is read.
 const INBOX_PAGE: i64 = 32;
 
+/// Clients that found no database come back after so long, each at a moment of its own.
+const RETURN_AFTER_MS: std::ops::Range<u64> = 500..3000;
+
 /// Serves a WebSocket from its first frame to its end.
 pub async fn run<S: Socket>(mut socket: S, encoding: Encoding, app: AppState, realtime: Arc<Realtime>) {
     let outcome = match connection::first_frame(&mut socket, encoding).await {
         Ok(token) => match opened(&app, &realtime, &token, encoding).await {
             Ok((session, ready)) => attached(&mut socket, session, ready).await,
             Err(error) => {
-                let outcome = match error.code {
-                    ErrorCode::Suspended => Outcome::Close(close::REVOKED, error.message.clone()),
-                    ErrorCode::Unauthenticated | ErrorCode::TokenExpired => {
-                        Outcome::Close(close::UNAUTHENTICATED, error.message.clone())
-                    }
-                    ErrorCode::RateLimited => Outcome::Close(close::FLOODING, error.message.clone()),
-                    // The login may be good: nobody could look.
-                    _ => End::GoingAway { retry_after_ms: 1000 }.into(),
-                };
+                let outcome = refusal(&error);
                 connection::refuse(&mut socket, encoding, error).await;
                 outcome
             }
@@ -53,11 +50,29 @@ pub async fn run<S: Socket>(mut socket: S, encoding: Encoding, app: AppState, re
     connection::finish(&mut socket, outcome).await;
 }
 
+/// How a connection ends that could not begin.
+fn refusal(error: &ApiError) -> Outcome {
+    match error.code {
+        ErrorCode::Suspended => Outcome::Close(close::REVOKED, error.message.clone()),
+        ErrorCode::Unauthenticated | ErrorCode::TokenExpired => Outcome::Close(close::UNAUTHENTICATED, error.message.clone()),
+        ErrorCode::RateLimited => Outcome::Close(close::FLOODING, error.message.clone()),
+        // The login may be good: nobody could look.
+        _ => {
+            let spread = RETURN_AFTER_MS.end - RETURN_AFTER_MS.start;
+            let jitter = uuid::Uuid::now_v7().as_u64_pair().1 % spread;
+            End::GoingAway { retry_after_ms: RETURN_AFTER_MS.start + jitter }.into()
+        }
+    }
+}
+
 /// Everything before `ready` that needs the database.
 async fn opened(app: &AppState, realtime: &Arc<Realtime>, token: &SecretText, encoding: Encoding) -> ApiResult<(Session, Ready)> {
     let _turn = realtime.turn().await?;
-    let auth = authenticate(app, &token.0).await?;
-    Session::attach(encoding, Arc::clone(app), Arc::clone(realtime), auth).await
+    let opening = async {
+        let auth = authenticate(app, &token.0).await?;
+        Session::attach(encoding, Arc::clone(app), Arc::clone(realtime), auth).await
+    };
+    timeout(app.deadlines.socket, opening).await.unwrap_or_else(|_| Err(ApiError::unavailable()))
 }
 
 async fn attached<S: Socket>(socket: &mut S, mut session: Session, ready: Ready) -> Outcome {
@@ -82,6 +97,7 @@ struct Session {
     conn: ConnId,
     /// Of the last `heads`.
     clock: u64,
+    typing: TypingRate,
 }
 
 impl Session {
@@ -109,7 +125,7 @@ impl Session {
             realtime.end_soon(&queue);
         }
         // From here on dropping the session detaches it.
-        let session = Self { app, realtime, auth, encoding, queue, conn, clock };
+        let session = Self { app, realtime, auth, encoding, queue, conn, clock, typing: TypingRate::default() };
         // What is newer than these heads is pushed: nothing falls between.
         let streams = session.realtime.subscribe(auth.user_id).await?;
         let ready = Ready {
@@ -149,7 +165,8 @@ impl Session {
         let (app, realtime, auth, encoding) = (Arc::clone(&self.app), Arc::clone(&self.realtime), self.auth, self.encoding);
         Box::pin(async move {
             let id = batch.id;
-            let frame = match realtime.send_devices(&app, batch, &auth).await {
+            let sent = timeout(app.deadlines.socket, realtime.send_devices(&app, batch, &auth)).await;
+            let frame = match sent.unwrap_or_else(|_| Err(ApiError::outcome_unknown())) {
                 Ok(sent) => ServerFrame::Sent(SentFrame::Devices(sent)),
                 Err(error) => ServerFrame::Error(frames::error_frame(Some(id.to_string()), error)),
             };
@@ -159,9 +176,10 @@ impl Session {
 
     /// Work without an answer; only its failure is told.
     fn quiet(&self, kind: &'static str, work: impl Future<Output = ApiResult<()>> + std::marker::Send + 'static) -> Work {
-        let encoding = self.encoding;
+        let (encoding, deadline) = (self.encoding, self.app.deadlines.socket);
         Box::pin(async move {
-            let Err(error) = work.await else { return Vec::new() };
+            let done = timeout(deadline, work).await.unwrap_or_else(|_| Err(ApiError::outcome_unknown()));
+            let Err(error) = done else { return Vec::new() };
             frames::encode(&ServerFrame::Error(frames::error_frame(Some(kind.to_owned()), error)), encoding).into_iter().collect()
         })
     }
@@ -194,11 +212,18 @@ impl Handler for Session {
             ClientFrame::SendDevices(batch) => return Some(self.send_devices(batch)),
             ClientFrame::AckInbox { up_to } => return Some(self.ack_inbox(up_to)),
             ClientFrame::MarkRead { channel_id, seq } => return Some(self.mark_read(channel_id, seq)),
-            ClientFrame::Typing { channel_id } => presence::typing(&self.realtime.hub(), self.auth.user_id, channel_id),
+            ClientFrame::Typing { channel_id } => {
+                if self.typing.takes(channel_id) {
+                    presence::typing(&self.realtime.hub(), self.auth.user_id, channel_id);
+                }
+            }
             ClientFrame::Presence { status: Status::Offline } => {
                 self.refuse(Some("presence".into()), ApiError::validation("status", "must be online, idle, dnd or invisible"));
             }
-            ClientFrame::Presence { status } => self.realtime.set_status(self.auth.user_id, status),
+            ClientFrame::Presence { status } => match self.app.limits.check_status(self.auth.user_id) {
+                Ok(()) => self.realtime.set_status(self.auth.user_id, status),
+                Err(error) => self.refuse(Some("presence".into()), error),
+            },
             ClientFrame::Ping { t } => self.push(&ServerFrame::Pong { t }, Class::Ephemeral),
             ClientFrame::Authenticate { .. } => {
                 self.refuse(Some("authenticate".into()), ApiError::invalid_request("this connection is authenticated"));
@@ -212,7 +237,7 @@ impl Handler for Session {
         let seen = self.queue.inbox_seen();
         let page = async { Ok::<_, ApiError>(inbox::page(&mut *self.app.db().await?, device, seen, INBOX_PAGE).await?) };
         // A failure is repeated when the node next looks around.
-        let Ok(page) = page.await else { return Vec::new() };
+        let Ok(Ok(page)) = timeout(self.app.deadlines.socket, page).await else { return Vec::new() };
         if page.frames.len() < INBOX_PAGE as usize {
             // There is no more: also nothing up to the head, which acknowledged frames have moved.
             self.queue.set_inbox_seen(page.head.max(seen));

@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -29,8 +30,9 @@ use super::queue::{Class, Queue, Wakes};
 
 /// Connections that write. Two overlap one's commit with the other's work.
 const LANES: usize = 2;
-/// Sends that wait for a lane.
+/// Sends that wait for a lane, and their bytes: one may have a mebibyte, and a database that hangs lets all of them wait.
 const WAITING_MAX: usize = 2048;
+const WAITING_BYTES: usize = 64 * 1024 * 1024;
 /// Sends of one batch, and the bytes after which it is full.
 const BATCH_MAX: usize = 128;
 const BATCH_BYTES: usize = 1024 * 1024;
@@ -53,7 +55,14 @@ struct Job {
 /// Takes sends; cheap to clone. The lanes end when all of these are gone and what waited is done.
 #[derive(Clone)]
 pub struct Writer {
-    lanes: Arc<[mpsc::Sender<Job>]>,
+    lanes: Arc<[Inlet]>,
+}
+
+/// The way into a lane.
+struct Inlet {
+    jobs: mpsc::Sender<Job>,
+    /// Bytes of the sends in it.
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Writer {
@@ -61,9 +70,10 @@ impl Writer {
     pub fn start(url: &str, fanout: &Arc<Fanout>, tasks: &TaskTracker) -> Self {
         let lane = |_| {
             let (sender, jobs) = mpsc::channel(WAITING_MAX);
+            let waiting = Arc::new(AtomicUsize::new(0));
             let lane = Lane { url: url.to_owned(), appender: None, failed: None };
-            tasks.spawn(lane.run(jobs, Arc::clone(fanout)));
-            sender
+            tasks.spawn(lane.run(jobs, Arc::clone(&waiting), Arc::clone(fanout)));
+            Inlet { jobs: sender, waiting }
         };
         Self { lanes: (0..LANES).map(lane).collect() }
     }
@@ -71,8 +81,12 @@ impl Writer {
     /// Queues a send; the answer comes through `reply`.
     pub fn send(&self, draft: Draft, reply: Reply) {
         let lane = draft.send.channel_id.0.as_u128() % self.lanes.len() as u128;
-        if let Err(error) = self.lanes[lane as usize].try_send(Job { draft, reply }) {
-            let (mpsc::error::TrySendError::Full(job) | mpsc::error::TrySendError::Closed(job)) = error;
+        let (lane, bytes) = (&self.lanes[lane as usize], size(&draft));
+        let job = Job { draft, reply };
+        let fits = lane.waiting.fetch_add(bytes, Ordering::Relaxed) + bytes <= WAITING_BYTES;
+        let refused = if fits { lane.jobs.try_send(job).err().map(mpsc::error::TrySendError::into_inner) } else { Some(job) };
+        if let Some(job) = refused {
+            lane.waiting.fetch_sub(bytes, Ordering::Relaxed);
             let busy = ApiError::retry(ErrorCode::Unavailable, "the server is busy: send it again", Duration::from_secs(1));
             job.reply.answer(job.draft.send.id, Err(busy), &mut Wakes::default());
         }
@@ -90,19 +104,23 @@ struct Lane {
 type Done = Vec<(Job, ApiResult<Verdict>)>;
 
 impl Lane {
-    async fn run(mut self, mut jobs: mpsc::Receiver<Job>, fanout: Arc<Fanout>) {
+    async fn run(mut self, mut jobs: mpsc::Receiver<Job>, waiting: Arc<AtomicUsize>, fanout: Arc<Fanout>) {
+        let taken = |job: Job| {
+            waiting.fetch_sub(size(&job.draft), Ordering::Relaxed);
+            job
+        };
         // What could not join the batch before it: it begins the next one.
         let mut held: Option<Job> = None;
         let mut done: Done = Vec::new();
         loop {
             if held.is_none() && done.is_empty() {
                 match jobs.recv().await {
-                    Some(job) => held = Some(job),
+                    Some(job) => held = Some(taken(job)),
                     None => return,
                 }
             }
             let mut batch = Batch::default();
-            while let Some(job) = held.take().or_else(|| jobs.try_recv().ok()) {
+            while let Some(job) = held.take().or_else(|| jobs.try_recv().ok().map(taken)) {
                 if !batch.takes(&job.draft) {
                     held = Some(job);
                     break;
@@ -375,6 +393,26 @@ mod tests {
         assert!(!full.takes(&draft(4, RowKind::Edit, Some(1))), "the target is not stored yet");
         assert!(!full.takes(&draft(4, RowKind::Delete, Some(8))), "what aims at the target is not stored yet");
         assert!(!full.takes(&draft(4, RowKind::Reaction, Some(7))), "the target is going");
+    }
+
+    #[test]
+    fn what_waits_for_a_lane_is_bounded_in_bytes() {
+        let (jobs, mut lane) = mpsc::channel(WAITING_MAX);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let writer = Writer { lanes: [Inlet { jobs, waiting: Arc::clone(&waiting) }].into() };
+        let mut big = draft(1, RowKind::Message, None);
+        big.send.ciphertext = Some(vec![0; WAITING_BYTES / 4].into());
+        let send = |draft: &Draft| {
+            let (reply, mut answer) = oneshot::channel();
+            writer.send(draft.clone(), Reply::Request(reply));
+            answer.try_recv().ok().map(|answer| answer.unwrap_err().code)
+        };
+        for _ in 0..4 {
+            assert_eq!(send(&big), None, "it waits");
+        }
+        assert_eq!(send(&draft(2, RowKind::Message, None)), Some(ErrorCode::Unavailable));
+        assert_eq!(waiting.load(Ordering::Relaxed), WAITING_BYTES);
+        assert_eq!(std::iter::from_fn(|| lane.try_recv().ok()).count(), 4);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod auth;
 mod channels;
 mod communities;
+mod deadlines;
 mod devices;
 mod dms;
 mod groups;

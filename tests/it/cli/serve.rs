@@ -185,3 +185,20 @@ async fn a_database_of_a_newer_version_is_refused_and_left_alone() {
     refused.refused(1, &["migration 99990101", "belongs to a newer chat"]);
     assert_eq!(client.query_one(count, &[]).await.unwrap().get::<_, i64>(0), before);
 }
+
+#[tokio::test]
+async fn too_few_open_files_for_the_connections_are_warned_of_and_enough_are_not() {
+    let folder = open_folder();
+    std::fs::write(folder.path().join("chat.toml"), "").unwrap();
+    let with = async |connections: &str| {
+        let mut command = Command::new("sh");
+        // Both limits: the server raises the soft one as far as it may.
+        command.args(["-c", "ulimit -n 600; exec \"$0\" serve --listen 127.0.0.1:0", BINARY]);
+        command.env("CHAT_CONFIG", folder.path().join("chat.toml")).env("CHAT__SERVER__LIMITS__CONNECTIONS", connections);
+        // It ends after the warning, because there is no database.
+        run(command.env(DATABASE_URL, "postgres://chat@/rows?host=%2Fnonexistent")).await
+    };
+    let warning = "fewer files may be open than server.limits.connections needs";
+    with("400").await.refused(1, &[warning, "\"allowed\":600", "\"wanted\":656", "LimitNOFILE"]);
+    assert!(!with("300").await.refused(1, &[]).all().contains(warning));
+}

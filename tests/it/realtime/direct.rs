@@ -206,3 +206,23 @@ async fn a_full_inbox_refuses_the_whole_batch() {
     bob.post("/sync", json!({ "ack_inbox": 5 })).await.is(200);
     assert_eq!(ann.post("/devices/messages", batch).await.is(200)["missing"], json!([]));
 }
+
+#[tokio::test]
+async fn ids_of_sends_and_batches_are_of_version_seven() {
+    let live = TestServer::start().await;
+    let ([ann, bob], channel) = dm(&live).await;
+    let mut ws = live.connect(&ann).await;
+    // Version 4, and version 7 of another variant.
+    for id in ["0197f000-0000-4000-8000-000000000000", "0197f000-0000-7000-c000-000000000000"] {
+        let batch = json!({ "id": id, "copies": [copy(bob.id, 1)] });
+        assert!(ann.post("/devices/messages", batch.clone()).await.refused(ErrorCode::Validation)["id"].is_string());
+        let mut frame = batch;
+        frame["type"] = "send_devices".into();
+        ws.send(frame).await;
+        let error = ws.until(|frame| frame["type"] == "error").await;
+        assert_eq!((&error["ref"], &error["code"]), (&json!(id), &json!("validation")));
+        let mut request = direct(channel, &[copy(bob.id, 1)], &[(&ann, 1), (&bob, 1)]);
+        request["id"] = id.into();
+        assert_eq!(ws.ask(&request).await["code"], "validation");
+    }
+}

@@ -273,3 +273,46 @@ async fn sends_have_a_rate_but_a_repeat_of_a_stored_one_is_answered() {
     let answer = post(ann, &room.message(ann)).await;
     answer.refused(ErrorCode::RateLimited);
 }
+
+#[tokio::test]
+async fn sends_to_a_locked_channel_are_refused_together_and_hold_no_other_channel_up() {
+    let live = TestServer::start().await;
+    let locked: Room<1> = live.room().await;
+    let [ann] = &locked.people;
+    // Another community's channel that the same connection of the database writes.
+    let community = ann.community().await;
+    let group = ann.group(community).await;
+    let mut other = ann.channel(community, group).await;
+    while other.as_u128() % 2 != locked.channel.as_u128() % 2 {
+        other = ann.channel(community, group).await;
+    }
+    let mut ws = live.connect(ann).await;
+    let epoch = live.epoch(community).await;
+    let (lock, connection) = tokio_postgres::connect(live.app().database.url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let hold = format!("BEGIN; SELECT * FROM logs WHERE id = '{}' FOR UPDATE", locked.community);
+    lock.batch_execute(&hold).await.unwrap();
+    let begun = tokio::time::Instant::now();
+    for _ in 0..20 {
+        ws.say(locked.message(ann)).await;
+    }
+    let mut refused = 0;
+    let mut request = message(other, ann, epoch);
+    ws.say(request.clone()).await;
+    while refused < 20 {
+        let answer = ws.until(|frame| frame["type"] == "error" || frame["type"] == "sent").await;
+        let own = answer["id"] == request["id"] || answer["ref"] == request["id"];
+        assert!(own || answer["code"] == "unavailable", "{answer}");
+        refused += u32::from(!own);
+        if own && answer["type"] == "error" {
+            // It was in one batch with them; nothing of it was stored.
+            assert_eq!(answer["code"], "unavailable");
+            request = message(other, ann, epoch);
+            ws.say(request.clone()).await;
+        }
+    }
+    // Each of them waiting for the lock by itself would be a minute.
+    assert!(begun.elapsed().as_secs() < 15, "{:?}", begun.elapsed());
+    lock.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(ws.ask(&locked.message(ann)).await["type"], "sent");
+}

@@ -141,6 +141,39 @@ async fn a_silent_client_is_dead_after_two_unanswered_pings() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_whose_frame_waits_for_the_database_is_not_taken_for_dead() {
+    /// Longer than a silent client has.
+    struct Stuck;
+    impl Handler for Stuck {
+        fn handle(&mut self, frame: ClientFrame) -> Option<Work> {
+            Some(Box::pin(async move {
+                tokio::time::sleep(PING_EVERY * 10).await;
+                vec![Message::Text(reference(&frame).into())]
+            }))
+        }
+
+        async fn inbox(&mut self) -> Vec<Message> {
+            Vec::new()
+        }
+
+        fn heads(&mut self) -> Option<Message> {
+            None
+        }
+    }
+    let (mut near, mut far) = socket(1024);
+    far.says(ping(1));
+    let waiting = async {
+        while far.from.recv().await.is_some_and(|message| message != text("ping")) {}
+        drop(far);
+    };
+    let queue = Queue::default();
+    let mut handler = Stuck;
+    let started = Instant::now();
+    tokio::join!(serve(&mut near, &queue, Encoding::Json, RATE, &mut handler), waiting);
+    assert_eq!(started.elapsed(), PING_EVERY * 10, "it had its answer");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_answers_pings_stays_and_is_told_heads() {
     let (mut near, mut far) = socket(16);
     let answering = async {
