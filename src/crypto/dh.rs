@@ -16,6 +16,11 @@ impl DhPublic {
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
+
+    /// Whether an agreement with it can succeed: with a point of low order everybody gets zero (R7).
+    pub fn is_contributory(&self) -> bool {
+        StaticSecret::from([1; 32]).diffie_hellman(&PublicKey::from(self.0)).was_contributory()
+    }
 }
 
 impl fmt::Debug for DhPublic {

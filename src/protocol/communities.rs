@@ -148,6 +148,9 @@ pub struct UpdateMember {
     pub role: Option<Role>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nickname: Option<String>,
+    /// Custom roles; none exist yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role_ids: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_op: Option<Blob>,
 }

@@ -17,6 +17,7 @@ use super::db::{Conn, QueryResult, messages, streams};
 pub struct Events {
     told: Vec<(Vec<StreamId>, Event)>,
     rows: Vec<messages::ServerRow>,
+    looked_at: Vec<StreamId>,
     access: Vec<UserId>,
 }
 
@@ -54,6 +55,11 @@ impl Events {
         self.row(channel, RowKind::Member, serde_json::json!({ "log_seq": log_seq, "op": Blob::from(op) }));
     }
 
+    /// A stream begins or ends for those who hear its log anyway.
+    pub fn look_at(&mut self, stream: impl Into<StreamId>) {
+        self.looked_at.push(stream.into());
+    }
+
     /// This user can read other streams than before.
     pub fn access_changed(&mut self, user: UserId) {
         self.access.push(user);
@@ -64,7 +70,7 @@ impl Events {
     /// # Errors
     /// Of the database.
     pub async fn write(self, conn: &mut Conn) -> QueryResult<Written> {
-        let mut moved = Vec::new();
+        let mut moved: Vec<(StreamId, u64)> = self.looked_at.into_iter().map(|stream| (stream, 0)).collect();
         let all: Vec<StreamId> = self.told.iter().flat_map(|(streams, _)| streams.iter().copied()).collect();
         if !all.is_empty() {
             streams::lock(conn, &all).await?;

@@ -405,7 +405,7 @@ impl Engine {
                 (Method::Post, format!("{}/transfer", path_of(*domain)), http::json(&body))
             }
             OpErrand::SetRole { domain, user_id, role } => {
-                let body = UpdateMember { role: Some(*role), nickname: None, log_op: Some(log_op) };
+                let body = UpdateMember { role: Some(*role), log_op: Some(log_op), ..UpdateMember::default() };
                 (Method::Patch, format!("{}/members/{user_id}", path_of(*domain)), http::json(&body))
             }
             OpErrand::Anchor { .. } => {

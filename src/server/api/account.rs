@@ -16,7 +16,7 @@ use crate::server::app::{App, AppState};
 use crate::server::db::{Conn, devices, members, sessions, users};
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::events::Events;
-use crate::server::extract::{Auth, Client, Json, Path};
+use crate::server::extract::{Auth, Client, Json, Paging, Path, Query};
 use crate::server::token::Code;
 use crate::server::{password, text};
 
@@ -49,6 +49,9 @@ async fn update(State(app): State<AppState>, auth: Auth, Json(change): Json<Upda
     text::changed_line("custom_status", change.custom_status.as_deref(), DISPLAY_NAME_MAX)?;
     if change.status == Some(Status::Offline) {
         return Err(ApiError::validation("status", "must be online, idle, dnd or invisible"));
+    }
+    if change.status.is_some() {
+        app.limits.check_status(auth.user_id)?;
     }
     let shown = UpdateProfile { status: None, ..change.clone() } != UpdateProfile::default();
     if shown {
@@ -220,9 +223,12 @@ fn has_nul(value: &Value) -> bool {
     }
 }
 
-#[utoipa::path(get, path = "/account/sessions", responses((status = 200, body = Page<Session>)))]
-async fn list_sessions(State(app): State<AppState>, auth: Auth) -> ApiResult<Json<Page<Session>>> {
-    Ok(Json(Page::all(sessions::list(&mut *app.db().await?, auth.user_id, auth.session_id).await?)))
+#[utoipa::path(get, path = "/account/sessions", responses((status = 200, body = Page<Session>)),
+    params(("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)))]
+async fn list_sessions(State(app): State<AppState>, auth: Auth, Query(paging): Query<Paging>) -> ApiResult<Json<Page<Session>>> {
+    let conn = &mut app.db().await?;
+    let found = sessions::list(conn, auth.user_id, auth.session_id, paging.after()?, paging.rows()?).await?;
+    paging.page(found, |session| session.id.0).map(Json)
 }
 
 #[utoipa::path(delete, path = "/account/sessions/{id}", responses((status = 204)))]

@@ -26,6 +26,9 @@ use crate::server::extract::{Auth, Client, Json};
 use crate::server::token::{Code, RefreshToken};
 use crate::server::{password, text, username};
 
+/// Logins of one user; one more ends the one that was not used for longest.
+const SESSIONS_MAX: i64 = 100;
+
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::default()
         .routes(routes!(config))
@@ -147,7 +150,7 @@ async fn login(State(app): State<AppState>, client: Client, Json(request): Json<
     attempt.succeeded();
     let account = account.ok_or_else(ApiError::invalid_credentials)?;
     let user_id = UserId(account.id);
-    let (user, tokens) = app
+    let (user, tokens, ended) = app
         .database
         .transaction(async |conn: &mut Conn| {
             // Verifying took a while: a password that was changed meanwhile opens nothing any more.
@@ -157,9 +160,10 @@ async fn login(State(app): State<AppState>, client: Client, Json(request): Json<
                 return Err(ApiError::suspended());
             }
             let tokens = start_session(&app, conn, user_id, &client).await?;
-            Ok((user, tokens))
+            Ok((user, tokens, sessions::revoke_surplus(conn, user_id, SESSIONS_MAX).await?))
         })
         .await?;
+    app.sessions_revoked(&ended);
     Ok(Json(LoggedIn { user: user.own(), tokens, recovery_code: None }))
 }
 

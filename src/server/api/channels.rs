@@ -122,8 +122,7 @@ async fn create(
                 membership::tell_gained(conn, &mut events, place, auth.user_id).await?;
             } else {
                 tell_channel(conn, &mut events, place, new.id, &auth).await?;
-                // Every member reads one stream more.
-                logs::list_member_ids(conn, place.log()).await?.into_iter().for_each(|user| events.access_changed(user));
+                events.look_at(new.id);
             }
             let written = events.write(conn).await?;
             let channel = find_channel(conn, new.id, &auth).await?;
@@ -156,9 +155,11 @@ async fn update(
         .transaction(async |conn| {
             let place = ruled(&find_channel(conn, id, &auth).await?)?;
             membership::require(membership::standing(conn, place, &auth).await?, Action::EditChannel)?;
-            channels::update(conn, id, &changes).await?;
             let mut events = Events::default();
-            tell_channel(conn, &mut events, place, id, &auth).await?;
+            if !changes.is_empty() {
+                channels::update(conn, id, &changes).await?;
+                tell_channel(conn, &mut events, place, id, &auth).await?;
+            }
             let written = events.write(conn).await?;
             Ok((find_channel(conn, id, &auth).await?.seen(None), written))
         })
@@ -215,16 +216,17 @@ async fn delete(
             let place = ruled(&find_channel(conn, id, &auth).await?)?;
             let me = membership::hold(conn, place, &auth).await?;
             let mut events = Events::default();
-            let members = logs::list_member_ids(conn, place.log()).await?;
             match (place, &signed) {
                 (Place::Channel(..), Some(_)) => {
                     return Err(ApiError::validation("log_op", "a channel with a log of its own is deleted without an op"));
                 }
                 (Place::Channel(..), None) => {
                     membership::require(me, Action::EditPrivateChannels)?;
+                    let members = logs::list_member_ids(conn, place.log()).await?;
                     logs::disband(conn, &[place.log().0]).await?;
                     events
                         .tell_all(members.iter().map(|user| (*user).into()).collect(), Event::ChannelRemoved { channel_id: id });
+                    members.into_iter().for_each(|user| events.access_changed(user));
                 }
                 (_, None) => return Err(ApiError::validation("log_op", "is required: the op that detaches this channel")),
                 (_, Some(signed)) => {
@@ -236,7 +238,7 @@ async fn delete(
                 }
             }
             channels::delete(conn, id).await?;
-            members.into_iter().for_each(|user| events.access_changed(user));
+            events.look_at(id);
             Ok(events.write(conn).await?)
         })
         .await?;

@@ -2,7 +2,7 @@
 //!
 //! A session becomes a device here, and only by a signature: a password alone never drains a device's inbox.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -11,6 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::crypto::verify::{self, DeviceCert, DeviceList, VerifyKey};
+use crate::protocol::codec::Blob;
 use crate::protocol::devices::{
     Device, DeviceSession, FetchManyDevices, ListHead, PublishList, RegisterDevice, RemoveDevice, TakeDevice, UserDevices,
 };
@@ -30,6 +31,9 @@ use crate::server::text;
 
 /// Users of one `POST /users/devices`.
 const USERS_MAX: usize = 100;
+/// Lists of one user in one answer (9.29), and of all users in it; clients ask on until they have the head.
+const LISTS_MAX: i64 = 200;
+const LISTS_OF_ALL: i64 = 1000;
 
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::default()
@@ -251,12 +255,7 @@ async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn next_list(
-    conn: &mut Conn,
-    auth: &Auth,
-    list: &DeviceList,
-    certificates: &[crate::protocol::codec::Blob],
-) -> ApiResult<Published> {
+async fn next_list(conn: &mut Conn, auth: &Auth, list: &DeviceList, certificates: &[Blob]) -> ApiResult<Published> {
     if !devices::lock_user(conn, auth.user_id).await? {
         return Err(ApiError::unauthenticated());
     }
@@ -329,7 +328,7 @@ async fn of_user(
         }
         None => devices::current_identity(&mut conn, id).await?,
     };
-    Ok(Json(lists_of(&mut conn, id, identity, query.after).await?))
+    lists_of(&mut conn, vec![(id, identity, query.after)]).await?.remove(&id).map(Json).ok_or_else(ApiError::not_found)
 }
 
 /// The same for many users; those without an account are left out.
@@ -345,30 +344,48 @@ async fn of_many(
     app.limits.check_device_lists(auth.user_id, request.after.len())?;
     let mut conn = app.db().await?;
     let users: Vec<UserId> = request.after.keys().copied().collect();
-    let mut items = BTreeMap::new();
-    for user in devices::known_users(&mut conn, &users).await? {
-        let after = request.after.get(&user).copied().unwrap_or_default();
-        let identity = devices::current_identity(&mut conn, user).await?;
-        items.insert(user, lists_of(&mut conn, user, identity, after).await?);
-    }
-    Ok(Json(ByUser { items }))
+    let known = devices::known_users(&mut conn, &users).await?;
+    let mut identities: BTreeMap<UserId, Identity> = devices::current_identities(&mut conn, &known).await?.into_iter().collect();
+    let wanted =
+        known.into_iter().map(|user| (user, identities.remove(&user), request.after.get(&user).copied().unwrap_or_default()));
+    Ok(Json(ByUser { items: lists_of(&mut conn, wanted.collect()).await? }))
 }
 
-async fn lists_of(conn: &mut Conn, user: UserId, identity: Option<Identity>, after: u64) -> ApiResult<UserDevices> {
-    let Some(identity) = identity else {
-        return Ok(UserDevices { identity_key: None, head_seq: 0, lists: Vec::new(), certificates: Vec::new() });
-    };
-    let after = i64::try_from(after).unwrap_or(i64::MAX);
-    let mut answer = devices::lists_after(conn, user, &identity, after).await?;
-    let mut hashes = Vec::new();
-    for list in &answer.lists {
-        let list = DeviceList::parse(list.as_slice()).map_err(ApiError::internal)?;
-        hashes.extend(list.claims().entries().iter().map(|entry| entry.cert_hash.to_vec()));
+/// The lists of identities after a seq, with the certificates that they name; a user without an identity has none.
+async fn lists_of(conn: &mut Conn, wanted: Vec<(UserId, Option<Identity>, u64)>) -> ApiResult<BTreeMap<UserId, UserDevices>> {
+    let wanted_of = wanted
+        .iter()
+        .filter_map(|(user, identity, after)| Some((*user, identity.as_ref()?, i64::try_from(*after).unwrap_or(i64::MAX))));
+    let of: Vec<(UserId, &Identity, i64)> = wanted_of.collect();
+    let fingerprints: BTreeMap<UserId, &[u8]> =
+        of.iter().map(|(user, identity, _)| (*user, identity.fingerprint.as_slice())).collect();
+    let mut answers: BTreeMap<UserId, UserDevices> = wanted
+        .iter()
+        .map(|(user, identity, _)| {
+            (
+                *user,
+                UserDevices {
+                    identity_key: identity.as_ref().map(|identity| Blob(identity.identity_key.clone())),
+                    head_seq: identity.as_ref().map_or(0, |identity| identity.head_seq.unsigned_abs()),
+                    lists: Vec::new(),
+                    certificates: Vec::new(),
+                },
+            )
+        })
+        .collect();
+    let mut named = BTreeSet::new();
+    for (user, list) in devices::lists_after(conn, &of, LISTS_MAX.min(LISTS_OF_ALL / (of.len() as i64).max(1))).await? {
+        let parsed = DeviceList::parse(&list).map_err(ApiError::internal)?;
+        if let Some(fingerprint) = fingerprints.get(&user) {
+            named.extend(parsed.claims().entries().iter().map(|entry| (user, *fingerprint, entry.cert_hash)));
+        }
+        answers.entry(user).and_modify(|answer| answer.lists.push(Blob(list)));
     }
-    hashes.sort_unstable();
-    hashes.dedup();
-    answer.certificates = devices::certificates_named(conn, user, &identity.fingerprint, &hashes).await?;
-    Ok(answer)
+    let named: Vec<_> = named.into_iter().collect();
+    for (user, certificate) in devices::certificates_named(conn, &named).await? {
+        answers.entry(user).and_modify(|answer| answer.certificates.push(Blob(certificate)));
+    }
+    Ok(answers)
 }
 
 fn stored_key(identity: &Identity) -> ApiResult<VerifyKey> {

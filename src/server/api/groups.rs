@@ -154,7 +154,7 @@ async fn update(
             groups::update(conn, id, &changes).await?;
             let group = find_group(conn, id, &auth).await?;
             let mut events = Events::default();
-            if let Some(stream) = place.stream() {
+            if let (Some(stream), false) = (place.stream(), changes.is_empty()) {
                 events.tell(stream, Event::Group { group: group.clone().told() });
             }
             Ok((group.seen(), events.write(conn).await?))

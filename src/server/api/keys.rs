@@ -10,7 +10,7 @@ use crate::crypto::verify::{self, DeviceCert, DhPublic, KemKind, VerifyKey};
 use crate::protocol::codec::Blob;
 use crate::protocol::ids::{DeviceAddr, DeviceId, UserId};
 use crate::protocol::keys::{
-    Bundle, ByUser, FetchBundles, FetchManyBundles, KemPrekey, PrekeyCounts, SignedPrekey, UploadPrekeys, UserBundles,
+    ByUser, FetchBundles, FetchManyBundles, KemPrekey, PrekeyCounts, SignedPrekey, UploadPrekeys, UserBundles,
 };
 use crate::protocol::limits::{KEM_PREKEYS_MAX, ONE_TIME_PREKEYS_MAX};
 use crate::server::app::{App, AppState};
@@ -98,56 +98,37 @@ async fn take(app: &App, auth: &Auth, wanted: &BTreeMap<UserId, Vec<DeviceId>>) 
     }
     let asked: Vec<UserId> = wanted.keys().copied().collect();
     let reachable = users::reachable(&mut *app.db().await?, auth.user_id, &asked).await?;
+    let is_wanted = |device: DeviceAddr| match wanted.get(&device.user_id).map(Vec::as_slice) {
+        None | Some([]) => device != me,
+        Some(ids) => ids.contains(&device.device_id),
+    };
     let (items, low, exhausted) = app
         .database
         .transaction(async |conn: &mut Conn| {
-            let (mut items, mut low, mut exhausted) = (BTreeMap::new(), Vec::new(), None);
-            for user in &reachable {
-                let ids = wanted.get(user).map(Vec::as_slice).unwrap_or_default();
-                let Some(device_list) = newest_list(conn, *user).await? else { continue };
-                // Only what is handed out counts, and one exhausted target does not spend the others'.
-                if let Err(refused) = app.limits.check_bundles(auth.user_id, *user) {
-                    exhausted = Some(refused);
-                    continue;
+            let (mut items, mut exhausted) = (BTreeMap::new(), None);
+            // Only what is handed out counts, and one exhausted target does not spend the others'.
+            for (user, device_list) in devices::newest_lists(conn, &reachable).await? {
+                match app.limits.check_bundles(auth.user_id, user) {
+                    Ok(()) => drop(items.insert(user, UserBundles { device_list: Blob(device_list), bundles: Vec::new() })),
+                    Err(refused) => exhausted = Some(refused),
                 }
-                let bundles = UserBundles { device_list: Blob(device_list), bundles: take_of(conn, me, *user, ids).await? };
-                for bundle in &bundles.bundles {
-                    let device = DeviceAddr::new(*user, bundle.device_id);
-                    let counts = keys::counts(conn, device).await?;
-                    if counts.one_time < ONE_TIME_LOW || counts.kem < KEM_LOW {
-                        low.push((device, counts));
-                    }
-                }
-                items.insert(*user, bundles);
             }
-            Ok((items, low, exhausted))
+            let users: Vec<UserId> = items.keys().copied().collect();
+            let mut asked = devices::of_users(conn, &users).await?;
+            asked.retain(|device| is_wanted(*device));
+            for (user, bundle) in keys::take_bundles(conn, &asked).await? {
+                items.entry(user).and_modify(|of_user| of_user.bundles.push(bundle));
+            }
+            Ok((items, keys::low(conn, &asked, ONE_TIME_LOW, KEM_LOW).await?, exhausted))
         })
         .await?;
     if let (true, Some(refused)) = (items.is_empty(), exhausted) {
         return Err(refused);
     }
-    for (device, counts) in low {
-        app.keys_low(device, counts.one_time, counts.kem);
+    for (device, one_time, kem) in low {
+        app.keys_low(device, one_time, kem);
     }
     Ok(items)
-}
-
-/// `None` for somebody who has no device yet.
-async fn newest_list(conn: &mut Conn, user: UserId) -> ApiResult<Option<Vec<u8>>> {
-    let Some(identity) = devices::current_identity(conn, user).await? else { return Ok(None) };
-    Ok(devices::find_list(conn, user, &identity.fingerprint, identity.head_seq).await?)
-}
-
-async fn take_of(conn: &mut Conn, me: DeviceAddr, user: UserId, ids: &[DeviceId]) -> ApiResult<Vec<Bundle>> {
-    let mut bundles = Vec::new();
-    for id in devices::ids(conn, user).await? {
-        let device = DeviceAddr::new(user, id);
-        let wanted = if ids.is_empty() { device != me } else { ids.contains(&id) };
-        if wanted && let Some(bundle) = keys::take_bundle(conn, device).await? {
-            bundles.push(bundle);
-        }
-    }
-    Ok(bundles)
 }
 
 /// Ids, lengths, kinds and signatures of an upload.
@@ -172,7 +153,7 @@ pub fn check(cert: &DeviceCert, upload: &UploadPrekeys) -> ApiResult<()> {
     }
     for key in &upload.one_time_prekeys {
         check_id("one_time_prekeys", key.id)?;
-        array::<32>("one_time_prekeys", &key.public_key)?;
+        check_point("one_time_prekeys", DhPublic(array("one_time_prekeys", &key.public_key)?))?;
     }
     Ok(())
 }
@@ -182,6 +163,7 @@ fn check_signed(cert: &DeviceCert, key: &SignedPrekey) -> ApiResult<()> {
     check_id(field, key.id)?;
     check_created(field, key.created_ms)?;
     let (public, signature) = (DhPublic(array(field, &key.public_key)?), array(field, &key.signature)?);
+    check_point(field, public)?;
     let key = verify::SignedPrekey { id: key.id, public, created: key.created_ms, signature };
     key.verify(cert.addr(), cert.signing_key()).map_err(|e| device_lists::refused(field, e))
 }
@@ -195,6 +177,11 @@ fn check_kem(cert: &DeviceCert, field: &str, key: &KemPrekey, kind: KemKind) -> 
     let (public, signature) = (Box::new(array(field, &key.public_key)?), array(field, &key.signature)?);
     let key = verify::KemPrekey { kind, id: key.id, public, created: key.created_ms, signature };
     key.verify(cert.addr(), cert.signing_key()).map_err(|e| device_lists::refused(field, e))
+}
+
+/// Whoever got a point of low order could not begin a session with it.
+fn check_point(field: &str, public: DhPublic) -> ApiResult<()> {
+    if public.is_contributory() { Ok(()) } else { Err(device_lists::refused(field, verify::Error::LowOrder)) }
 }
 
 fn check_id(field: &str, id: u32) -> ApiResult<()> {

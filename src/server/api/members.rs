@@ -186,6 +186,9 @@ async fn update_of_channel(
 }
 
 async fn update(app: &AppState, auth: &Auth, target: Target, user: UserId, body: &UpdateMember) -> ApiResult<Json<Member>> {
+    if body.role_ids.as_ref().is_some_and(|roles| !roles.is_empty()) {
+        return Err(ApiError::validation("role_ids", "there is no custom role with this id"));
+    }
     let nickname = text::changed_line("nickname", body.nickname.as_deref(), DISPLAY_NAME_MAX)?;
     let signed = match (body.role, &body.log_op) {
         (None, None) => None,

@@ -158,7 +158,7 @@ async fn mark_read(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What is not read, for every channel; counted up to 1,000.
+/// What is not read, for every channel; counted among the newest 1,000 rows of each.
 #[utoipa::path(get, path = "/channels/unread", responses((status = 200, body = Page<Unread>)))]
 async fn unread(State(app): State<AppState>, auth: Auth) -> ApiResult<Json<Page<Unread>>> {
     let items = messages::unread(&mut *app.db().await?, auth.user_id).await?;

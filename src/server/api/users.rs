@@ -12,13 +12,14 @@ use crate::protocol::streams::Event;
 use crate::protocol::users::{Contact, Page, PutContact, User};
 use crate::server::app::AppState;
 use crate::server::db::users::UserRow;
-use crate::server::db::{Conn, contacts, streams, users};
+use crate::server::db::{Conn, contacts, devices, streams, users};
 use crate::server::error::{ApiError, ApiResult};
-use crate::server::extract::{Auth, Json, Path, Query};
+use crate::server::extract::{Auth, Json, Paging, Path, Query};
 use crate::server::text;
 
-/// Contacts of one user.
+/// Contacts of one user, and users whom one has blocked.
 const CONTACTS_MAX: i64 = 1000;
+const BLOCKS_MAX: i64 = 1000;
 
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::default()
@@ -68,9 +69,17 @@ async fn block(State(app): State<AppState>, auth: Auth, Path(id): Path<UserId>) 
     if id == auth.user_id {
         return Err(ApiError::validation("id", "you cannot block yourself"));
     }
-    let mut conn = app.db().await?;
-    users::find(&mut conn, id).await?.ok_or_else(ApiError::not_found)?;
-    contacts::block(&mut conn, auth.user_id, id).await?;
+    app.database
+        .transaction(async |conn: &mut Conn| {
+            users::find(conn, id).await?.ok_or_else(ApiError::not_found)?;
+            // One after the other: the bound holds also for requests that come together.
+            devices::lock_user(conn, auth.user_id).await?;
+            if contacts::count_other_blocks(conn, auth.user_id, id).await? >= BLOCKS_MAX {
+                return Err(ApiError::conflict(format!("at most {BLOCKS_MAX} blocked users")));
+            }
+            Ok(contacts::block(conn, auth.user_id, id).await?)
+        })
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -80,14 +89,18 @@ async fn unblock(State(app): State<AppState>, auth: Auth, Path(id): Path<UserId>
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[utoipa::path(get, path = "/account/blocks", responses((status = 200, body = Page<User>)))]
-async fn list_blocks(State(app): State<AppState>, auth: Auth) -> ApiResult<Json<Page<User>>> {
-    Ok(Json(Page::all(contacts::list_blocked(&mut *app.db().await?, auth.user_id).await?)))
+#[utoipa::path(get, path = "/account/blocks", responses((status = 200, body = Page<User>)),
+    params(("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)))]
+async fn list_blocks(State(app): State<AppState>, auth: Auth, Query(paging): Query<Paging>) -> ApiResult<Json<Page<User>>> {
+    let found = contacts::list_blocked(&mut *app.db().await?, auth.user_id, paging.after()?, paging.rows()?).await?;
+    paging.page(found, |user| user.id.0).map(Json)
 }
 
-#[utoipa::path(get, path = "/contacts", responses((status = 200, body = Page<Contact>)))]
-async fn list_contacts(State(app): State<AppState>, auth: Auth) -> ApiResult<Json<Page<Contact>>> {
-    Ok(Json(Page::all(contacts::list(&mut *app.db().await?, auth.user_id).await?)))
+#[utoipa::path(get, path = "/contacts", responses((status = 200, body = Page<Contact>)),
+    params(("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)))]
+async fn list_contacts(State(app): State<AppState>, auth: Auth, Query(paging): Query<Paging>) -> ApiResult<Json<Page<Contact>>> {
+    let found = contacts::list(&mut *app.db().await?, auth.user_id, paging.after()?, paging.rows()?).await?;
+    paging.page(found, |contact| contact.user.id.0).map(Json)
 }
 
 /// Adds somebody to the caller's contacts, or renames them there. A contact may open a DM with the caller.
@@ -103,6 +116,7 @@ async fn put_contact(
         .database
         .transaction(async |conn: &mut Conn| {
             let user = users::find(conn, id).await?.ok_or_else(ApiError::not_found)?;
+            devices::lock_user(conn, auth.user_id).await?;
             if contacts::count_others(conn, auth.user_id, id).await? >= CONTACTS_MAX {
                 return Err(ApiError::conflict(format!("at most {CONTACTS_MAX} contacts")));
             }

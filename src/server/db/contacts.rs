@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use diesel::dsl::exists;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
+use uuid::Uuid;
 
 use crate::protocol::ids::UserId;
 use crate::protocol::users::{Contact, User};
@@ -46,16 +47,18 @@ pub async fn delete(conn: &mut Conn, owner: UserId, contact: UserId) -> QueryRes
     Ok(deleted > 0)
 }
 
-/// Ordered by username.
+/// In the order of the users' ids, after `cursor`.
 ///
 /// # Errors
 /// Of the database.
-pub async fn list(conn: &mut Conn, owner: UserId) -> QueryResult<Vec<Contact>> {
+pub async fn list(conn: &mut Conn, owner: UserId, cursor: Option<Uuid>, limit: i64) -> QueryResult<Vec<Contact>> {
     let rows: Vec<(UserRow, Option<String>, DateTime<Utc>)> = contacts::table
         .inner_join(users::table.on(users::id.eq(contacts::contact_id)))
         .filter(contacts::user_id.eq(owner.0))
+        .filter(contacts::contact_id.gt(cursor.unwrap_or_default()))
         .filter(users::deleted_at.is_null())
-        .order(users::username)
+        .order(contacts::contact_id)
+        .limit(limit)
         .select((UserRow::as_select(), contacts::display_name, contacts::created_at))
         .load(conn)
         .await?;
@@ -84,15 +87,26 @@ pub async fn unblock(conn: &mut Conn, owner: UserId, blocked: UserId) -> QueryRe
     diesel::delete(blocks::table.find((owner.0, blocked.0))).execute(conn).await.map(drop)
 }
 
-/// Ordered by username.
+/// Users whom this one has blocked, other than `blocked`.
 ///
 /// # Errors
 /// Of the database.
-pub async fn list_blocked(conn: &mut Conn, owner: UserId) -> QueryResult<Vec<User>> {
+pub async fn count_other_blocks(conn: &mut Conn, owner: UserId, blocked: UserId) -> QueryResult<i64> {
+    let others = blocks::table.filter(blocks::user_id.eq(owner.0)).filter(blocks::blocked_id.ne(blocked.0));
+    others.count().get_result(conn).await
+}
+
+/// In the order of the users' ids, after `cursor`.
+///
+/// # Errors
+/// Of the database.
+pub async fn list_blocked(conn: &mut Conn, owner: UserId, cursor: Option<Uuid>, limit: i64) -> QueryResult<Vec<User>> {
     let rows: Vec<UserRow> = blocks::table
         .inner_join(users::table.on(users::id.eq(blocks::blocked_id)))
         .filter(blocks::user_id.eq(owner.0))
-        .order(users::username)
+        .filter(blocks::blocked_id.gt(cursor.unwrap_or_default()))
+        .order(blocks::blocked_id)
+        .limit(limit)
         .select(UserRow::as_select())
         .load(conn)
         .await?;

@@ -2,18 +2,16 @@
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
+use diesel::sql_types::{Array, BigInt, Bytea, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use crate::protocol::codec::Blob;
-use crate::protocol::devices::{Device, UserDevices};
+use crate::protocol::devices::Device;
 use crate::protocol::ids::{DeviceAddr, DeviceId, UserId};
 
 use super::schema::{certificates, device_lists, devices, identities, users};
+use super::sql::sql;
 use super::{Conn, QueryResult};
-
-/// Lists of one answer.
-const LISTS_PAGE: i64 = 200;
 
 /// An identity of a user: the key that signs their certificates and lists.
 #[derive(Clone, Debug, Queryable, Selectable)]
@@ -244,42 +242,93 @@ pub async fn list(conn: &mut Conn, user: UserId, current: Option<DeviceId>) -> Q
     Ok(rows.into_iter().map(device).collect())
 }
 
-/// The signed lists after a seq, at most 200, with their identity. The caller adds the certificates that they name.
+/// The newest list of each of these users; those without a device are left out.
 ///
 /// # Errors
 /// Of the database.
-pub async fn lists_after(conn: &mut Conn, user: UserId, identity: &Identity, after: i64) -> QueryResult<UserDevices> {
-    let lists: Vec<Vec<u8>> = device_lists::table
-        .filter(device_lists::user_id.eq(user.0))
-        .filter(device_lists::fingerprint.eq(&identity.fingerprint))
-        .filter(device_lists::seq.gt(after))
-        .order(device_lists::seq)
-        .limit(LISTS_PAGE)
-        .select(device_lists::list)
-        .load(conn)
-        .await?;
-    Ok(UserDevices {
-        identity_key: Some(Blob(identity.identity_key.clone())),
-        head_seq: identity.head_seq.unsigned_abs(),
-        lists: lists.into_iter().map(Blob).collect(),
-        certificates: Vec::new(),
-    })
+pub async fn newest_lists(conn: &mut Conn, users: &[UserId]) -> QueryResult<Vec<(UserId, Vec<u8>)>> {
+    #[derive(QueryableByName)]
+    struct Record {
+        #[diesel(sql_type = SqlUuid)]
+        user_id: Uuid,
+        #[diesel(sql_type = Bytea)]
+        list: Vec<u8>,
+    }
+    let found: Vec<Record> = sql("SELECT i.user_id, l.list FROM identities i
+           JOIN device_lists l ON l.user_id = i.user_id AND l.fingerprint = i.fingerprint AND l.seq = i.head_seq
+          WHERE i.user_id = ANY ($1) AND i.current")
+    .bind::<Array<SqlUuid>, _>(raw(users))
+    .load(conn)
+    .await?;
+    Ok(found.into_iter().map(|record| (UserId(record.user_id), record.list)).collect())
 }
 
-/// The certificates with these hashes, in the order of their device ids.
+/// All devices of these users.
 ///
 /// # Errors
 /// Of the database.
-pub async fn certificates_named(conn: &mut Conn, user: UserId, fingerprint: &[u8], hashes: &[Vec<u8>]) -> QueryResult<Vec<Blob>> {
-    let named: Vec<Vec<u8>> = certificates::table
-        .filter(certificates::user_id.eq(user.0))
-        .filter(certificates::fingerprint.eq(fingerprint))
-        .filter(certificates::cert_hash.eq_any(hashes))
-        .order(certificates::device_id)
-        .select(certificates::certificate)
-        .load(conn)
-        .await?;
-    Ok(named.into_iter().map(Blob).collect())
+pub async fn of_users(conn: &mut Conn, users: &[UserId]) -> QueryResult<Vec<DeviceAddr>> {
+    let found = devices::table.filter(devices::user_id.eq_any(raw(users))).select((devices::user_id, devices::device_id));
+    let found: Vec<(Uuid, i32)> = found.load(conn).await?;
+    Ok(found.into_iter().map(|(user, device)| DeviceAddr::new(UserId(user), device.cast_unsigned())).collect())
+}
+
+/// The current identity of each of these users; those without a device are left out.
+///
+/// # Errors
+/// Of the database.
+pub async fn current_identities(conn: &mut Conn, users: &[UserId]) -> QueryResult<Vec<(UserId, Identity)>> {
+    let current = identities::table.filter(identities::user_id.eq_any(raw(users))).filter(identities::current);
+    let found: Vec<(Uuid, Identity)> = current.select((identities::user_id, Identity::as_select())).load(conn).await?;
+    Ok(found.into_iter().map(|(user, identity)| (UserId(user), identity)).collect())
+}
+
+/// The signed lists of each identity after a seq, oldest first, at most `limit` of each.
+///
+/// # Errors
+/// Of the database.
+pub async fn lists_after(conn: &mut Conn, of: &[(UserId, &Identity, i64)], limit: i64) -> QueryResult<Vec<(UserId, Vec<u8>)>> {
+    #[derive(QueryableByName)]
+    struct Record {
+        #[diesel(sql_type = SqlUuid)]
+        user_id: Uuid,
+        #[diesel(sql_type = Bytea)]
+        list: Vec<u8>,
+    }
+    let found: Vec<Record> = sql("SELECT w.user_id, l.list FROM unnest($1::uuid[], $2::bytea[], $3::bigint[]) AS w (user_id, fingerprint, after)
+          CROSS JOIN LATERAL (SELECT seq, list FROM device_lists d
+                               WHERE d.user_id = w.user_id AND d.fingerprint = w.fingerprint AND d.seq > w.after ORDER BY d.seq LIMIT $4) l
+          ORDER BY w.user_id, l.seq")
+    .bind::<Array<SqlUuid>, _>(of.iter().map(|(user, ..)| user.0).collect::<Vec<_>>())
+    .bind::<Array<Bytea>, _>(of.iter().map(|(_, identity, _)| identity.fingerprint.as_slice()).collect::<Vec<_>>())
+    .bind::<Array<BigInt>, _>(of.iter().map(|(.., after)| *after).collect::<Vec<_>>())
+    .bind::<BigInt, _>(limit)
+    .load(conn)
+    .await?;
+    Ok(found.into_iter().map(|record| (UserId(record.user_id), record.list)).collect())
+}
+
+/// The certificates of identities (by their fingerprints) with these hashes, in the order of their device ids.
+///
+/// # Errors
+/// Of the database.
+pub async fn certificates_named(conn: &mut Conn, named: &[(UserId, &[u8], [u8; 32])]) -> QueryResult<Vec<(UserId, Vec<u8>)>> {
+    #[derive(QueryableByName)]
+    struct Record {
+        #[diesel(sql_type = SqlUuid)]
+        user_id: Uuid,
+        #[diesel(sql_type = Bytea)]
+        certificate: Vec<u8>,
+    }
+    let found: Vec<Record> = sql("SELECT c.user_id, c.certificate
+           FROM unnest($1::uuid[], $2::bytea[], $3::bytea[]) AS n (user_id, fingerprint, cert_hash)
+           JOIN certificates c USING (user_id, fingerprint, cert_hash) ORDER BY c.user_id, c.device_id")
+    .bind::<Array<SqlUuid>, _>(named.iter().map(|(user, ..)| user.0).collect::<Vec<_>>())
+    .bind::<Array<Bytea>, _>(named.iter().map(|(_, fingerprint, _)| *fingerprint).collect::<Vec<_>>())
+    .bind::<Array<Bytea>, _>(named.iter().map(|(.., hash)| hash.as_slice()).collect::<Vec<_>>())
+    .load(conn)
+    .await?;
+    Ok(found.into_iter().map(|record| (UserId(record.user_id), record.certificate)).collect())
 }
 
 /// Those of the users who have an account or had one.
@@ -287,9 +336,12 @@ pub async fn certificates_named(conn: &mut Conn, user: UserId, fingerprint: &[u8
 /// # Errors
 /// Of the database.
 pub async fn known_users(conn: &mut Conn, ids: &[UserId]) -> QueryResult<Vec<UserId>> {
-    let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
-    let known: Vec<Uuid> = users::table.filter(users::id.eq_any(ids)).select(users::id).load(conn).await?;
+    let known: Vec<Uuid> = users::table.filter(users::id.eq_any(raw(ids))).select(users::id).load(conn).await?;
     Ok(known.into_iter().map(UserId).collect())
+}
+
+fn raw(users: &[UserId]) -> Vec<Uuid> {
+    users.iter().map(|user| user.0).collect()
 }
 
 const fn key(device: DeviceAddr) -> (Uuid, i32) {

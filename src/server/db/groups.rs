@@ -72,6 +72,12 @@ pub struct GroupChanges<'a> {
     pub position: Option<i32>,
 }
 
+impl GroupChanges<'_> {
+    pub const fn is_empty(&self) -> bool {
+        self.name.is_none() && self.description.is_none() && self.position.is_none()
+    }
+}
+
 impl Group {
     /// Whatever the caller is to it.
     ///
@@ -144,7 +150,7 @@ impl NewGroup<'_> {
 /// # Errors
 /// Of the database.
 pub async fn update(conn: &mut Conn, id: GroupId, changes: &GroupChanges<'_>) -> QueryResult<()> {
-    if changes.name.is_none() && changes.description.is_none() && changes.position.is_none() {
+    if changes.is_empty() {
         return Ok(());
     }
     diesel::update(groups::table.find(id.0)).set(changes).execute(conn).await?;

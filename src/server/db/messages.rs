@@ -327,7 +327,11 @@ pub async fn pins(conn: &mut Conn, channel: ChannelId, reader: Reader) -> QueryR
     Ok(rows.into_iter().map(Row::from).collect())
 }
 
-/// What somebody has not read, for every channel that they read. Counted are what people and webhooks wrote, up to 1,000.
+/// Rows of a channel that are looked at for what somebody has not read.
+const UNREAD_ROWS: i64 = 1000;
+
+/// What somebody has not read, for every channel that they read. Counted is what people and webhooks wrote, among the newest
+/// [`UNREAD_ROWS`]: whatever else is there, a channel costs no more than that.
 ///
 /// # Errors
 /// Of the database.
@@ -347,14 +351,14 @@ pub async fn unread(conn: &mut Conn, user: UserId) -> QueryResult<Vec<Unread>> {
            FROM (SELECT r.channel_id, r.joined_seq, coalesce(s.read_seq, 0) AS read_seq FROM channel_readers r
                    LEFT JOIN channel_states s ON s.channel_id = r.channel_id AND s.user_id = r.user_id WHERE r.user_id = $1) r
            JOIN channel_heads h USING (channel_id)
-          CROSS JOIN LATERAL (SELECT count(*) AS unread FROM (
-                SELECT 1 FROM messages m
+          CROSS JOIN LATERAL (
+                SELECT count(*) AS unread FROM messages m
                  WHERE m.channel_id = r.channel_id AND m.kind IN ('message', 'poll', 'webhook') AND m.deleted_at IS NULL
                    AND m.sender_id IS DISTINCT FROM $1
-                   AND m.seq > CASE WHEN r.read_seq > 0 THEN r.read_seq
-                                    ELSE channel_start_seq(r.channel_id, h.head_seq, r.joined_seq, NULL) END
-                 LIMIT 1000) counted) n")
+                   AND m.seq > greatest(h.head_seq - $2, CASE WHEN r.read_seq > 0 THEN r.read_seq
+                                    ELSE channel_start_seq(r.channel_id, h.head_seq, r.joined_seq, NULL) END)) n")
     .bind::<SqlUuid, _>(user.0)
+    .bind::<BigInt, _>(UNREAD_ROWS)
     .load(conn)
     .await?;
     let unread = |record: Record| Unread {

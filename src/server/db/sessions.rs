@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
@@ -10,6 +11,7 @@ use crate::protocol::ids::{DeviceId, SessionId, UserId};
 use crate::protocol::users::InstanceRole;
 
 use super::schema::{devices, refresh_tokens, sessions, users};
+use super::sql::sql;
 use super::{Conn, QueryResult};
 
 /// A repeat of an exchanged token gets the same successor for so long.
@@ -137,17 +139,23 @@ pub async fn rotate(
 ) -> QueryResult<Refreshed> {
     let found = refresh_tokens::table
         .find(old)
-        .select((refresh_tokens::session_id, refresh_tokens::expires_at, refresh_tokens::rotated_at))
+        .select((refresh_tokens::session_id, refresh_tokens::created_at, refresh_tokens::expires_at, refresh_tokens::rotated_at))
         .for_update()
-        .first::<(Uuid, DateTime<Utc>, Option<DateTime<Utc>>)>(conn)
+        .first::<(Uuid, DateTime<Utc>, DateTime<Utc>, Option<DateTime<Utc>>)>(conn)
         .await
         .optional()?;
-    let Some((session_id, expires_at, rotated_at)) = found else { return Ok(Refreshed::Refused) };
+    let Some((session_id, created_at, expires_at, rotated_at)) = found else { return Ok(Refreshed::Refused) };
     let Some(session) = find_live(conn, SessionId(session_id)).await? else { return Ok(Refreshed::Refused) };
     match rotated_at {
         None if expires_at <= now => Ok(Refreshed::Refused),
         None => {
             let expires_at = now + lifetime;
+            // A session that became a device has tokens of before: nobody needs them, and whoever uses them is not noticed.
+            let before = refresh_tokens::table
+                .filter(refresh_tokens::session_id.eq(session_id))
+                .filter(refresh_tokens::rotated_at.is_null())
+                .filter(refresh_tokens::created_at.lt(created_at));
+            diesel::delete(before).execute(conn).await?;
             add_refresh(conn, session.id, successor, expires_at).await?;
             diesel::update(refresh_tokens::table.find(old)).set(refresh_tokens::rotated_at.eq(now)).execute(conn).await?;
             let stale = refresh_tokens::table
@@ -211,11 +219,36 @@ pub async fn revoke_device(
     Ok(ids.into_iter().map(SessionId).collect())
 }
 
-/// The logins that can still be used, newest first.
+/// Ends the oldest of a user's logins, by their last use, so that at most `keep` stay; answers which ended.
 ///
 /// # Errors
 /// Of the database.
-pub async fn list(conn: &mut Conn, user: UserId, current: SessionId) -> QueryResult<Vec<Session>> {
+pub async fn revoke_surplus(conn: &mut Conn, user: UserId, keep: i64) -> QueryResult<Vec<SessionId>> {
+    #[derive(QueryableByName)]
+    struct Record {
+        #[diesel(sql_type = SqlUuid)]
+        id: Uuid,
+    }
+    let ended: Vec<Record> = sql("UPDATE sessions SET revoked_at = now() WHERE revoked_at IS NULL AND id IN
+         (SELECT id FROM sessions WHERE user_id = $1 AND revoked_at IS NULL ORDER BY last_used_at DESC, id DESC OFFSET $2) RETURNING id")
+    .bind::<SqlUuid, _>(user.0)
+    .bind::<BigInt, _>(keep)
+    .load(conn)
+    .await?;
+    Ok(ended.into_iter().map(|record| SessionId(record.id)).collect())
+}
+
+/// The logins that can still be used, newest login first, older than `cursor`.
+///
+/// # Errors
+/// Of the database.
+pub async fn list(
+    conn: &mut Conn,
+    user: UserId,
+    current: SessionId,
+    cursor: Option<Uuid>,
+    limit: i64,
+) -> QueryResult<Vec<Session>> {
     type Row = (Uuid, Option<i32>, Option<String>, String, Option<String>, DateTime<Utc>, DateTime<Utc>);
     let usable = refresh_tokens::table
         .filter(refresh_tokens::session_id.eq(sessions::id))
@@ -227,7 +260,9 @@ pub async fn list(conn: &mut Conn, user: UserId, current: SessionId) -> QueryRes
         .filter(sessions::user_id.eq(user.0))
         .filter(sessions::revoked_at.is_null())
         .filter(diesel::dsl::exists(usable))
-        .order(sessions::last_used_at.desc())
+        .filter(sessions::id.lt(cursor.unwrap_or(Uuid::max())))
+        .order(sessions::id.desc())
+        .limit(limit)
         .select((
             sessions::id,
             sessions::device_id,

@@ -150,6 +150,11 @@ impl Fanout {
             }
             let streams: Vec<StreamId> = streams.iter().copied().collect();
             let located = delivery::locate(&mut *self.database.get().await?, &streams).await?;
+            {
+                let there: HashSet<StreamId> = located.iter().map(|at| at.stream).collect();
+                let mut hub = self.hub();
+                streams.iter().filter(|stream| !there.contains(stream)).for_each(|stream| hub.forget_stream(*stream));
+            }
             self.deliver(&located).await
         };
         let done = done.await;
@@ -208,7 +213,8 @@ impl Fanout {
                 // A stream that nobody was told of at the start is new.
                 let delivered = hub.delivered(stream.stream).map_or(0, |(_, seq)| seq);
                 match stream.head_seq.saturating_sub(delivered) {
-                    0 => {}
+                    // Known from now on, so that typing in it is heard before its first row.
+                    0 => hub.skip_to(stream.stream, stream.audience, stream.head_seq),
                     1..=BEHIND_MAX => behind.push((stream, delivered)),
                     _ => hub.skip_to(stream.stream, stream.audience, stream.head_seq),
                 }

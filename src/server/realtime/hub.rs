@@ -167,6 +167,15 @@ impl Hub {
         }
     }
 
+    /// A stream that is not there any more.
+    pub fn forget_stream(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.remove(&id)
+            && let Some(audience) = self.audiences.get_mut(&stream.audience)
+        {
+            audience.streams.remove(&id);
+        }
+    }
+
     /// Adds a connection; it hears at once what its user's other connections hear. A connection of the same device is
     /// replaced (close code 4009).
     ///

@@ -7,7 +7,7 @@ use chat::protocol::error::ErrorCode;
 use chat::protocol::users::{InstanceRole, Page, User as Profile};
 use serde_json::{Value, json};
 
-use crate::support::account::{PASSWORD, User};
+use crate::support::account::{Device, PASSWORD, User};
 use crate::support::binary::Serve;
 use crate::support::http::{Anon, Answer, Http as _};
 use crate::support::server::TestServer;
@@ -359,4 +359,18 @@ async fn passwords_codes_and_tokens_are_in_the_database_as_hashes_only() {
         assert!(!dump.contains(secret) && !dump.contains(&hex::encode(secret)), "{secret}");
     }
     assert!(dump.contains("$argon2id$"));
+}
+
+#[tokio::test]
+async fn a_refresh_token_of_before_the_device_ends_when_the_one_of_the_device_is_used() {
+    let server = TestServer::start().await;
+    let user = server.user("alice").await;
+    let before = user.tokens.refresh_token.0.clone();
+    let device = Device::first(user).await;
+    let tokens: Tokens = refresh(&server, &device.user.tokens.refresh_token.0).await.ok(200);
+    refresh(&server, &before).await.refused(ErrorCode::Unauthenticated);
+    // Nobody is logged out by it, and a repeat still gets its answer.
+    let again: Tokens = refresh(&server, &device.user.tokens.refresh_token.0).await.ok(200);
+    assert_eq!(again, tokens);
+    let _: Tokens = refresh(&server, &tokens.refresh_token.0).await.ok(200);
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use chat::protocol::codec::Blob;
+use chat::protocol::devices::UserDevices;
 use chat::protocol::error::ErrorCode;
 use chat::protocol::ids::UserId;
 use chat::protocol::keys::{ByUser, PrekeyCounts, UploadPrekeys, UserBundles};
@@ -146,6 +147,15 @@ async fn uploads_are_checked_and_bounded() {
     let mut broken = UploadPrekeys { kem_prekeys: alice.kem_prekeys(1), ..UploadPrekeys::default() };
     broken.kem_prekeys[0].public_key.0[0..3].copy_from_slice(&[0xff, 0xff, 0xff]);
     alice.post("/keys/prekeys", &broken).await.refused(ErrorCode::BadSignature);
+    for weak in [[0; 32], {
+        let mut one = [0; 32];
+        one[0] = 1;
+        one
+    }] {
+        let mut upload = UploadPrekeys { one_time_prekeys: alice.one_time_prekeys(1), ..UploadPrekeys::default() };
+        upload.one_time_prekeys[0].public_key = Blob::from(weak);
+        alice.post("/keys/prekeys", &upload).await.refused(ErrorCode::BadSignature);
+    }
     let surplus = UploadPrekeys { one_time_prekeys: bob.one_time_prekeys(98), ..UploadPrekeys::default() };
     bob.post("/keys/prekeys", &surplus).await.refused(ErrorCode::Validation);
     let flood = UploadPrekeys { one_time_prekeys: bob.one_time_prekeys(101), ..UploadPrekeys::default() };
@@ -170,4 +180,42 @@ async fn who_was_asked_too_often_does_not_spend_the_turns_of_others() {
         assert_eq!(answer.items.keys().collect::<Vec<_>>(), [&bob.id()]);
     }
     carol.post("/users/bundles", &both).await.refused(ErrorCode::RateLimited);
+}
+
+#[tokio::test]
+async fn bundles_and_lists_of_many_cost_no_more_questions_than_those_of_few() {
+    let server = TestServer::start().await;
+    let asker = server.device("asker").await;
+    let mut people = Vec::new();
+    for i in 0..5 {
+        let mut person = server.device(&format!("person{i}")).await;
+        befriend(&person, &asker).await;
+        let phone = person.linked().await;
+        people.push((person, phone));
+    }
+    let words = ["prekeys", "device_lists", "identities", "certificates", "devices", "contacts"];
+    let mut costs = Vec::new();
+    for count in [1, 5] {
+        let ids = || people[..count].iter().map(|(person, _)| person.id().to_string());
+        let before = server.proxy.asked(&words);
+        let wanted: Value = ids().map(|id| (id, json!([]))).collect::<serde_json::Map<_, _>>().into();
+        let bundles: ByUser<UserBundles> = asker.post("/users/bundles", &json!({ "devices": wanted })).await.ok(200);
+        let between = server.proxy.asked(&words);
+        let wanted: Value = ids().map(|id| (id, json!(0))).collect::<serde_json::Map<_, _>>().into();
+        let lists: ByUser<UserDevices> = asker.post("/users/devices", &json!({ "after": wanted })).await.ok(200);
+        costs.push((between - before, server.proxy.asked(&words) - between));
+        for (person, phone) in &people[..count] {
+            let bundles = &bundles.items[&person.id()];
+            let [first, second] = bundles.bundles.as_slice() else { panic!("two devices: {bundles:?}") };
+            assert_eq!((first.device_id, second.device_id), (1, 2));
+            assert_eq!(first.certificate, Blob::from(*person.local.certificate().as_bytes()));
+            assert_eq!(second.certificate, Blob::from(*phone.local.certificate().as_bytes()));
+            assert_eq!(bundles.device_list, Blob::from(person.list.as_bytes()));
+            let lists = &lists.items[&person.id()];
+            assert_eq!((lists.lists.len(), lists.certificates.len(), lists.head_seq), (2, 2, 2));
+            assert_eq!(lists.lists[1], Blob::from(person.list.as_bytes()));
+        }
+    }
+    assert_eq!(costs[0], costs[1], "(bundles, lists) of one and of five people");
+    assert!(costs[0].0 <= 6 && costs[0].1 <= 5, "{costs:?}");
 }

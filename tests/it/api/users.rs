@@ -129,3 +129,81 @@ async fn a_deleted_account_is_gone_its_name_stays_taken_and_its_signatures_can_b
     let lists: Value = owner.get(&format!("/users/{}/devices", bob.id())).await.ok(200);
     assert_eq!(lists["certificates"].as_array().unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn what_one_announces_to_everybody_has_a_rate() {
+    let server = TestServer::start().await;
+    let (mut alice, bob) = (server.device("alice").await, server.user("bob").await);
+    let rename = |n: usize| json!({ "display_name": format!("Alice {n}") });
+    // Her first device was the first of 60 at once; what shows nothing counts nothing.
+    let _: Profile = alice.patch("/account", &json!({ "status": "dnd" })).await.ok(200);
+    for n in 1..60 {
+        let _: Profile = alice.patch("/account", &rename(n)).await.ok(200);
+    }
+    let answer = alice.patch("/account", &rename(60)).await;
+    let seconds: u64 = answer.retry_after.as_deref().unwrap().parse().unwrap();
+    let wait = answer.refused(ErrorCode::RateLimited)["retry_after_ms"].as_u64().unwrap();
+    assert!((1..=30_000).contains(&wait) && seconds == wait.div_ceil(1000), "{wait} ms, {seconds} s");
+    // Device lists and devices have the same one.
+    let list = alice.next_list(&[alice.local.certificate()]);
+    let list = json!({ "device_list": chat::protocol::codec::Blob::from(list.as_bytes()), "certificates": [] });
+    alice.post("/devices/lists", &list).await.refused(ErrorCode::RateLimited);
+    alice.delete_with("/devices/1", &json!({ "device_list": list["device_list"] })).await.refused(ErrorCode::RateLimited);
+    let registration = alice.registration(1, 1);
+    alice.post("/devices", &registration).await.refused(ErrorCode::RateLimited);
+    let _: Profile = alice.patch("/account", &json!({ "status": "idle" })).await.ok(200);
+    let _: Profile = bob.patch("/account", &rename(0)).await.ok(200);
+}
+
+#[tokio::test]
+async fn contacts_blocks_and_logins_come_in_pages_and_are_bounded() {
+    let server = TestServer::start().await;
+    let alice = server.user("alice").await;
+    let sql = server.database.client().await;
+    let made = "INSERT INTO users (id, username, username_skeleton, password_hash)
+                SELECT gen_random_uuid(), 'user' || n, 'user' || n, '-' FROM generate_series(1, 1000) n";
+    sql.batch_execute(made).await.unwrap();
+    for table in ["contacts (user_id, contact_id)", "blocks (user_id, blocked_id)"] {
+        let filled = format!("INSERT INTO {table} SELECT $1, id FROM users WHERE id <> $1");
+        assert_eq!(sql.execute(&filled, &[&alice.id().0]).await.unwrap(), 1000);
+    }
+    // Logins of long ago, of which each has a token.
+    let old = "INSERT INTO sessions (id, user_id, ip, last_used_at)
+               SELECT gen_random_uuid(), $1, '192.0.2.1', now() - n * interval '1 day' FROM generate_series(1, 130) n";
+    sql.execute(old, &[&alice.id().0]).await.unwrap();
+    let tokens = "INSERT INTO refresh_tokens (token_hash, session_id, expires_at)
+                  SELECT uuid_send(id), id, now() + interval '1 day' FROM sessions WHERE ip = '192.0.2.1'";
+    sql.batch_execute(tokens).await.unwrap();
+    for (path, id, count) in
+        [("/contacts", "/user/id", 1000), ("/account/blocks", "/id", 1000), ("/account/sessions", "/id", 131usize)]
+    {
+        let mut seen = std::collections::BTreeSet::new();
+        let (mut cursor, mut pages) = (String::new(), 0);
+        loop {
+            let page: Value = alice.get(&format!("{path}?limit=100{cursor}")).await.ok(200);
+            let items = page["items"].as_array().unwrap();
+            seen.extend(items.iter().map(|item| item.pointer(id).unwrap().as_str().unwrap().to_owned()));
+            pages += 1;
+            let Some(next) = page["next_cursor"].as_str() else { break };
+            assert_eq!(items.len(), 100, "{path}");
+            cursor = format!("&cursor={next}");
+        }
+        assert_eq!((seen.len(), pages), (count, count.div_ceil(100)), "{path}");
+        let page: Page<Value> = alice.get(path).await.ok(200);
+        assert_eq!(page.items.len(), 50, "{path}");
+        alice.get(&format!("{path}?limit=0")).await.refused(ErrorCode::Validation);
+        alice.get(&format!("{path}?limit=101")).await.refused(ErrorCode::Validation);
+        alice.get(&format!("{path}?cursor=nonsense")).await.refused(ErrorCode::Validation);
+        alice.get(&format!("{path}?foo=1")).await.refused(ErrorCode::InvalidRequest);
+    }
+    let bob = server.user("bob").await;
+    alice.put(&format!("/contacts/{}", bob.id()), &json!({})).await.refused(ErrorCode::Conflict);
+    alice.put(&format!("/users/{}/block", bob.id()), &json!({})).await.refused(ErrorCode::Conflict);
+    // One more login ends those that were not used for longest.
+    server.anon().login("alice").await;
+    assert_eq!(
+        server.database.column("SELECT count(*) FROM sessions WHERE revoked_at IS NULL AND ip = '192.0.2.1'").await,
+        ["98"]
+    );
+    assert_eq!(alice.get("/account").await.status, 200);
+}

@@ -310,3 +310,28 @@ async fn a_page_never_lacks_what_is_aimed_at_its_messages() {
     assert_eq!((seqs_of(&page["items"]), &page["has_more"]), (vec![1], &json!(false)));
     assert_eq!(seqs_of(&page["related"]), (4..704).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn what_is_unread_is_counted_among_the_newest_thousand_rows() {
+    let live = TestServer::start().await;
+    let room: Room<2> = live.room().await;
+    let [ann, bob] = &room.people;
+    post(ann, &room.message(ann)).await;
+    let copied = "INSERT INTO messages (channel_id, seq, id, log_seq, kind, sender_id, sender_device, target_id, created_at)
+         SELECT channel_id, n, gen_random_uuid(), log_seq, CASE WHEN n > 1490 THEN 'message' ELSE 'reaction' END, sender_id, 1, id, created_at
+           FROM messages, generate_series(2, 1500) n WHERE channel_id = $1";
+    live.sql.execute(copied, &[&room.channel]).await.unwrap();
+    live.sql.execute("UPDATE channel_heads SET head_seq = 1500 WHERE channel_id = $1", &[&room.channel]).await.unwrap();
+    let unread = async |who: &Person| {
+        let page = who.get("/channels/unread").await.is(200);
+        page["items"].as_array().unwrap().iter().find(|item| item["channel_id"] == json!(room.channel)).unwrap()["unread"].clone()
+    };
+    assert_eq!(unread(bob).await, 10, "the first message is behind 1,490 reactions");
+    assert_eq!(unread(ann).await, 0, "her own");
+    bob.put(&format!("/channels/{}/read", room.channel), json!({ "seq": 1497 })).await.is(204);
+    assert_eq!(unread(bob).await, 3);
+    // As many as are looked at.
+    live.sql.execute("UPDATE messages SET kind = 'message'", &[]).await.unwrap();
+    live.sql.execute("UPDATE channel_states SET read_seq = 1", &[]).await.unwrap();
+    assert_eq!(unread(bob).await, 1000);
+}

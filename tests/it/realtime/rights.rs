@@ -239,3 +239,64 @@ async fn a_session_without_a_device_reads_and_does_not_write() {
     post(ann, &request).await.is(201);
     assert_eq!(ws.event(room.channel).await["event"]["id"], request["id"]);
 }
+
+#[tokio::test]
+async fn a_channel_that_begins_or_ends_is_looked_at_once_and_not_by_everybody_who_hears_it() {
+    let live = TestServer::start().await;
+    let room: Room<4> = live.room().await;
+    let [ann, bob, cat, dan] = &room.people;
+    let mut sockets = Vec::new();
+    for person in [ann, bob, cat, dan] {
+        sockets.push(live.connect(person).await);
+    }
+    let readings = || live.proxy.asked(&["WITH mine AS"]);
+    let before = readings();
+    let channel = ann.channel(room.community, room.group).await;
+    for socket in &mut sockets {
+        let told = socket.until(|frame| frame["event"]["kind"] == "channel").await;
+        assert_eq!(told["event"]["channel"]["id"], json!(channel));
+    }
+    // Also what is not stored goes there before the first row.
+    sockets[0].send(json!({ "type": "typing", "channel_id": channel })).await;
+    sockets[1].until(|frame| frame["type"] == "typing").await;
+    let request = message(channel, dan, live.epoch(room.community).await);
+    post(dan, &request).await.is(201);
+    for socket in &mut sockets {
+        assert_eq!(socket.event(channel).await["event"]["id"], request["id"]);
+    }
+    let op = ann.op(room.community).await.attach(channel, false);
+    ann.delete_with(&format!("/channels/{channel}"), json!({ "log_op": op })).await.is(204);
+    for socket in &mut sockets {
+        socket.until(|frame| frame["event"]["kind"] == "channel_removed").await;
+    }
+    assert_eq!(readings(), before, "nobody's access was read again");
+    // A private one concerns its members only.
+    let secret = ann.private_channel(room.group).await;
+    sockets[0].until(|frame| frame["event"]["kind"] == "channel_added").await;
+    ann.delete(&format!("/channels/{secret}")).await.is(204);
+    sockets[0].until(|frame| frame["event"]["kind"] == "channel_removed").await;
+    for socket in &mut sockets {
+        socket.settle().await;
+    }
+    assert!((before + 1..=before + 4).contains(&readings()), "{} {before}", readings());
+}
+
+#[tokio::test]
+async fn a_change_that_changes_nothing_is_told_to_nobody() {
+    let live = TestServer::start().await;
+    let room: Room<1> = live.room().await;
+    let [ann] = &room.people;
+    let staff = ann.private_group(room.community).await;
+    let from = live.events(room.community).await.len();
+    let told = live.events(staff).await.len();
+    for path in [
+        format!("/channels/{}", room.channel),
+        format!("/groups/{}", room.group),
+        format!("/groups/{staff}"),
+        format!("/communities/{}", room.community),
+    ] {
+        let now = ann.get(&path).await.is(200);
+        assert_eq!(ann.patch(&path, json!({})).await.is(200), now);
+    }
+    assert_eq!((live.events(room.community).await.len(), live.events(staff).await.len()), (from, told));
+}
