@@ -301,7 +301,9 @@ const DEFAULTS: &[(Context, Action, &str)] = &[
     (C::History, A::NextSender, "}"),
     (C::History, A::PreviousDay, "[ d"),
     (C::History, A::NextDay, "] d"),
-    (C::History, A::FocusComposer, "i | esc | tab"),
+    (C::History, A::FocusComposer, "i | tab"),
+    // Pressed once more to be sure, it must not lead back to where letters are text.
+    (C::History, A::Close, "esc"),
     (C::History, A::Reply, "r"),
     (C::History, A::OpenThread, "t | enter"),
     (C::History, A::Edit, "e"),

@@ -42,7 +42,7 @@ impl Engine {
                     RemovalReason::Deleted => format!("{name} was deleted."),
                     RemovalReason::Left | RemovalReason::Other => return Ok(()),
                 };
-                cx.notice(Problem::new(ProblemKind::Permission, text).hint("What was said stays in your local history."));
+                cx.notice(Problem::new(ProblemKind::Permission, text).hint("Searching still finds what was said there."));
                 Ok(())
             }
             Event::ReadMarker { channel_id, seq } => {

@@ -99,7 +99,13 @@ impl App {
             Action::CreateGroup => self.in_community(|app, id| app.open_form(FormKind::CreateGroup(id), arg)),
             Action::CreateChannel => self.in_community(|app, id| app.open_form(FormKind::CreateChannel(id), arg)),
             Action::Invite => self.in_community(|app, id| app.open_form(FormKind::Invite(id), "")),
-            Action::Join => self.open_form(FormKind::Join, arg),
+            Action::Join => {
+                self.open_form(FormKind::Join, arg);
+                // With the whole link there is nothing left to fill in.
+                if !arg.is_empty() {
+                    self.submit_form();
+                }
+            }
             Action::Members => self.open_members(),
             Action::AddMember => self.add_member(arg),
             Action::Kick | Action::Ban | Action::SetRole => self.choose_member(action, arg),

@@ -101,9 +101,13 @@ impl App {
             self.chat.wanted = None;
             self.open_channel(id, None);
         }
+        if let Some(id) = self.chat.joined.filter(|id| self.world.community(*id).is_some() && !self.empty_community(*id)) {
+            self.choose_community(id);
+        }
         // The channel that is open may be gone: what was received stays on the screen, its composer says why.
         if self.chat.main.is_none()
             && self.world.account.is_some()
+            && !self.chat.community.is_some_and(|id| self.empty_community(id))
             && let Some(id) = self.first_channel()
         {
             self.open_channel(id, None);

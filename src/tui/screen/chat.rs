@@ -29,6 +29,8 @@ pub struct Chat {
     pub cursor: Option<Target>,
     /// A channel that was just made and is opened when the tree has it.
     pub wanted: Option<ChannelId>,
+    /// A community that was just joined; its first channel is opened when the tree has one.
+    pub joined: Option<CommunityId>,
     reading: Option<Reading>,
     /// What was marked last, so that it is not marked again.
     marked: Option<(ChannelId, u64)>,
@@ -46,6 +48,7 @@ impl Default for Chat {
             community: None,
             cursor: None,
             wanted: None,
+            joined: None,
             reading: None,
             marked: None,
         }
@@ -117,6 +120,7 @@ impl App {
         };
         self.chat.tree_over = false;
         self.chat.cursor = None;
+        self.chat.joined = None;
         self.notice = self.notice.take().filter(|notice| notice.error);
         if let Some(community) = channel.community_id {
             self.chat.community = Some(community);
@@ -329,8 +333,14 @@ impl App {
         }
         let best =
             channels.iter().find(|channel| channel.mentions > 0).or_else(|| channels.iter().find(|channel| channel.unread > 0));
-        if let Some(channel) = best.or_else(|| channels.first()) {
-            self.open_channel(channel.id, None);
+        match best.or_else(|| channels.first()) {
+            Some(channel) => self.open_channel(channel.id, None),
+            // Nothing of another community stays open under this one's name.
+            None => {
+                self.save_drafts();
+                self.close_thread();
+                self.chat.main = None;
+            }
         }
     }
 

@@ -184,7 +184,10 @@ impl App {
 
     /// Why nothing can be sent into the open channel.
     pub(super) fn send_block(&self) -> Option<&SendBlock> {
-        self.world.channel(self.chat.channel_id()?).and_then(|channel| channel.blocked.as_ref())
+        match self.world.channel(self.chat.channel_id()?) {
+            Some(channel) => channel.blocked.as_ref(),
+            None => Some(&SendBlock::NotMember),
+        }
     }
 
     // Sending.
@@ -207,6 +210,15 @@ impl App {
         if let Some(name) = text.strip_prefix('/').filter(|rest| !rest.starts_with('/')) {
             let name = name.to_owned();
             self.slash(&name);
+            return;
+        }
+        // As everywhere else; what is no command is text: `:)`, `:rocket:`.
+        if let Some(line) = text.strip_prefix(':')
+            && command::COMMANDS.iter().any(|spec| spec.named && Some(spec.name) == line.split_whitespace().next())
+            && !line.starts_with(char::is_whitespace)
+        {
+            let line = line.to_owned();
+            self.slash(&line);
             return;
         }
         if let Some(block) = self.send_block() {
@@ -544,6 +556,6 @@ pub(super) fn block_words(block: &SendBlock) -> (String, String) {
         ),
         SendBlock::ReadOnly => ("only moderators write here".to_owned(), String::new()),
         SendBlock::Archived => ("this channel is archived".to_owned(), String::new()),
-        SendBlock::NotMember => ("you are not a member here any more".to_owned(), "What you received stays readable.".to_owned()),
+        SendBlock::NotMember => ("you are not a member here any more".to_owned(), "Searching still finds what you received.".to_owned()),
     }
 }

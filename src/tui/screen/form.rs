@@ -22,6 +22,9 @@ use crate::tui::widget::popup;
 use super::overlay::Overlay;
 use super::page::Page;
 
+/// Lines of one field.
+const ROWS_MAX: usize = 4;
+
 #[derive(Debug)]
 pub struct Form {
     pub kind: FormKind,
@@ -353,14 +356,20 @@ impl Form {
             match &field.value {
                 Value::Text(input) => {
                     let laid = input.layout(room);
-                    let row = laid.rows.get(laid.cursor.0).cloned().unwrap_or_default();
+                    // All of a long one, as of a link, as far as there is room for it.
+                    let first = (laid.cursor.0 + 1).saturating_sub(ROWS_MAX);
                     if focused {
-                        cursor = Some((lines.len(), indent + laid.cursor.1));
+                        cursor = Some((lines.len() + laid.cursor.0 - first, indent + laid.cursor.1));
                     }
-                    let dots = if row.is_empty() && !focused { "·" } else { "" };
-                    let dots = if theme.glyphs.ascii { "" } else { dots };
-                    spans.push(Span::raw(row.into_string()));
+                    let empty = laid.rows.iter().all(Clean::is_empty);
+                    let dots = if empty && !focused && !theme.glyphs.ascii { "·" } else { "" };
+                    let mut rows = laid.rows.into_iter().skip(first).take(ROWS_MAX);
+                    spans.push(Span::raw(rows.next().unwrap_or_default().into_string()));
                     spans.push(Span::styled(dots, theme.dim()));
+                    for row in rows {
+                        lines.push(Line::from(std::mem::take(&mut spans)));
+                        spans.push(Span::raw(format!("{}{row}", " ".repeat(indent))));
+                    }
                 }
                 Value::Choice { options, selected } => {
                     let shown = options.get(*selected).cloned().unwrap_or_default();
@@ -485,10 +494,10 @@ impl App {
     }
 
     fn community_came(&mut self, id: CommunityId, joined: bool) {
+        // Its channels may come a moment later.
         self.chat.community = Some(id);
-        if self.world.community(id).is_some() {
-            self.choose_community(id);
-        }
+        self.choose_community(id);
+        self.chat.joined = Some(id).filter(|_| self.chat.main.is_none());
         self.toast(if joined {
             "you joined; messages from now on can be read here"
         } else {

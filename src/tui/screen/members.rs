@@ -299,6 +299,6 @@ impl App {
             Domain::Community(_) => "to come back you need an invite",
             Domain::Group(_) | Domain::Channel(_) => "only its admins can bring you back",
         };
-        self.question("leave", &format!("Leave {place}? You keep what you received; {back}."), Yes::Leave(domain));
+        self.question("leave", &format!("Leave {place}? Searching still finds what you received; {back}."), Yes::Leave(domain));
     }
 }

@@ -141,7 +141,8 @@ fn pane(app: &App, frame: &mut Frame<'_>, which: Pane, layout: &PaneLayout) -> O
 fn main_head(app: &App, cells: usize) -> Line<'static> {
     let theme = &app.theme;
     let Some(channel) = app.chat.channel_id().and_then(|id| app.world.channel(id)) else {
-        return Line::from(Span::styled(" no channel", theme.dim()));
+        let words = if app.chat.main.is_some() { " not here any more" } else { " no channel" };
+        return Line::from(Span::styled(words, theme.dim()));
     };
     let right = head_facts(channel);
     let room = cells.saturating_sub(2);

@@ -1,6 +1,7 @@
 //! Places and who is in them: adding, removing and leaving in the right place, timers, receipts.
 
 use super::*;
+use crate::client::command::InviteText;
 
 fn at(store: Store, channel: &str) -> Driven {
     let mut driven = Driven::open(store, 100, 30);
@@ -284,6 +285,41 @@ fn receipts_are_turned_on_and_off_and_the_list_shows_how_it_is() {
 }
 
 // Getting there.
+
+#[test]
+fn a_link_behind_join_is_asked_for_at_once_and_shown_whole() {
+    let mut driven = at(Store::team(), "deploys");
+    let link = format!("chat://chat.example.org/i/abc#TCI1-{}Z", "ABCDEFGH".repeat(12));
+    driven.keys(&format!("f9 'join {link}' enter"));
+    assert_eq!(last(&driven), Some(Command::Join { link: InviteText(link.clone()) }));
+    driven.answer(Err(Problem::new(ProblemKind::NotFound, "there is no such invite")));
+    let text = driven.text();
+    assert!(text.contains("no such invite") && text.contains("chat://chat.example.org/i/") && text.contains("GHZ"), "{text}");
+}
+
+#[test]
+fn a_joined_community_opens_its_first_channel_and_a_new_one_none_of_another() {
+    let mut driven = at(Store::team(), "deploys");
+    driven.keys("'half' f9 'join chat://x' enter");
+    driven.answer(Ok(Answer::Community(community_id(7))));
+    assert!(driven.app.chat.main.is_none(), "what is open belongs to another community");
+    // Its channels come.
+    let mut store = Store::team();
+    let mut node = CommunityNode { id: community_id(7), name: "Pyland".into(), ..(*store.tree.communities[1]).clone() };
+    Arc::make_mut(&mut store.tree).communities.push(Arc::new(node.clone()));
+    driven.client(ClientEvent::Tree(store.tree.clone()));
+    assert!(driven.app.chat.main.is_none() && driven.text().contains("this community has no channel yet"), "{}", driven.text());
+    let mut group = store.tree.communities[0].groups[1].clone();
+    group.channels =
+        vec![Arc::new(ChannelNode { id: channel_id(77), community_id: Some(node.id), ..(*group.channels[0]).clone() })];
+    node.groups = vec![group];
+    Arc::make_mut(&mut store.tree).communities[3] = Arc::new(node);
+    driven.client(ClientEvent::Tree(store.tree));
+    assert_eq!(driven.app.chat.channel_id(), Some(channel_id(77)));
+    // What was typed is kept where it was typed.
+    let kept = |command: &Command| matches!(command, Command::SaveDraft { text, .. } if text.raw() == "half");
+    assert!(driven.commands().iter().any(kept));
+}
 
 #[test]
 fn the_switcher_finds_the_open_channel_too_behind_all_others() {

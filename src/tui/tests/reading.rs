@@ -154,6 +154,19 @@ fn a_jump_opens_the_history_around_a_search_hit() {
 }
 
 #[test]
+fn a_channel_that_is_gone_stays_on_the_screen_and_says_why_nothing_can_be_sent() {
+    let mut driven = deploys(100, 30);
+    let mut store = Store::team();
+    Arc::make_mut(&mut Arc::make_mut(&mut store.tree).communities[0]).groups[0].channels.remove(1);
+    driven.client(ClientEvent::Tree(store.tree));
+    let text = driven.text();
+    assert!(text.contains("who has the pager?") && text.contains("not here any more"), "{text}");
+    driven.keys("'too late' enter");
+    assert!(sent(&driven).is_empty() && composer(&driven) == "too late");
+    assert!(driven.text().contains("you are not a member here any more"), "{}", driven.text());
+}
+
+#[test]
 fn an_answer_to_an_older_query_is_not_shown() {
     let mut driven = Driven::open(Store::team(), 100, 30);
     driven.keys("f4 'one'");

@@ -129,6 +129,28 @@ fn slash_commands_are_the_registry_and_two_slashes_are_text() {
 }
 
 #[test]
+fn a_command_after_a_colon_is_not_sent_as_text_and_a_smiley_is() {
+    let mut driven = deploys(100, 30);
+    driven.keys("':topic new topic' enter");
+    let topic = Command::SetTopic { channel_id: channel_id(DEPLOYS), topic: "new topic".to_owned() };
+    assert_eq!(driven.asked().map(|(_, command)| command), Some(topic));
+    driven.keys("':invite' enter");
+    assert!(driven.text().contains("invite to Acme"), "{}", driven.text());
+    driven.keys("esc ':)' enter ':wq' enter ': topic' enter");
+    assert_eq!(sent(&driven), [":)", ":wq", ": topic"]);
+}
+
+#[test]
+fn escape_leads_to_the_messages_and_never_back_to_where_letters_are_text() {
+    let mut driven = deploys(100, 30);
+    driven.keys("esc esc esc ':invite' enter");
+    assert!(sent(&driven).is_empty() && composer(&driven).is_empty());
+    assert!(driven.text().contains("invite to Acme"), "{}", driven.text());
+    driven.keys("esc i 'again' enter");
+    assert_eq!(sent(&driven), ["again"]);
+}
+
+#[test]
 fn up_in_an_empty_composer_edits_the_last_own_message_and_ctrl_c_brings_the_draft_back() {
     let mut driven = deploys(100, 30);
     driven.keys("up");
