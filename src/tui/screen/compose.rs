@@ -556,6 +556,8 @@ pub(super) fn block_words(block: &SendBlock) -> (String, String) {
         ),
         SendBlock::ReadOnly => ("only moderators write here".to_owned(), String::new()),
         SendBlock::Archived => ("this channel is archived".to_owned(), String::new()),
-        SendBlock::NotMember => ("you are not a member here any more".to_owned(), "Searching still finds what you received.".to_owned()),
+        SendBlock::NotMember => {
+            ("you are not a member here any more".to_owned(), "Searching still finds what you received.".to_owned())
+        }
     }
 }
