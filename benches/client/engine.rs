@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::Lab;
 use super::history::{History, ROWS, State, caught_up};
-use super::report::{Target, resident};
+use super::report::Target;
 
 pub fn benches(criterion: &mut Criterion, lab: &mut Lab) {
     let history = lab.history();
@@ -29,9 +29,6 @@ pub fn benches(criterion: &mut Criterion, lab: &mut Lab) {
     group.bench_function("sync in memory", |bencher| {
         bencher.iter_custom(|times| sync(&|| Box::new(history.fresh_memory()), times));
     });
-    let before = resident();
-    runtime.block_on(catch_up(&history, Box::new(history.fresh_store())));
-    let grown = resident().saturating_sub(before);
 
     let mut sender = runtime.block_on(Sender::open(&history));
     group.bench_function("send", |bencher| {
@@ -46,7 +43,6 @@ pub fn benches(criterion: &mut Criterion, lab: &mut Lab) {
     let rate = |ns: f64| format!("{:.0} rows/s", ROWS as f64 / ns * 1e9);
     report.tell("the same as a rate", &format!("{}, in memory {}", rate(disk), rate(memory)));
     report.tell("the same from the real server, once", &rate(history.live.as_nanos() as f64));
-    report.tell("memory that catching up leaves behind", &format!("{} MiB", grown >> 20));
     report.compare("one message, from the command to the socket (sealed, on disk)", send, None, Target::None);
 }
 

@@ -78,10 +78,3 @@ fn duration(ns: f64) -> String {
         ns => format!("{:.2} s", ns / 1e9),
     }
 }
-
-/// Resident memory of this process, in bytes.
-pub fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
-}

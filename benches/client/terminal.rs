@@ -24,7 +24,7 @@ use tokio::runtime::Handle;
 
 use super::Lab;
 use super::history::State;
-use super::report::{Target, resident};
+use super::report::Target;
 
 const SIZE: (u16, u16) = (200, 50);
 /// What is pressed, over and over; each brings the screen back to where it was.
@@ -53,15 +53,9 @@ pub fn first_frame(criterion: &mut Criterion, lab: &mut Lab) {
         });
     }
     group.finish();
-    let before = resident();
-    let user = User::open(&history.profile(State::Large), history.key(), lab.runtime.handle());
-    let grown = resident().saturating_sub(before);
-    user.close();
     let [small, large] = STATES.map(|(messages, _)| lab.report.median(&format!("first frame/{messages}")));
     let name = "unlocked to first screen, 100,000 messages";
     lab.report.compare(name, large, Some(("100 messages", small)), Target::Ms(150.0));
-    lab.report
-        .tell("memory of the open client and its screen, 100,000 messages", &format!("{:.1} MiB", grown as f64 / 1048576.0));
 }
 
 pub fn view_benches(criterion: &mut Criterion, lab: &mut Lab) {

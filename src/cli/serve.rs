@@ -26,6 +26,9 @@ pub struct ServeArgs {
     /// Who may make an account [server.registration]
     #[arg(long, value_parser = ["open", "invite", "closed"])]
     registration: Option<String>,
+    /// The database was restored from a backup: clients read again what may have been lost, and mark the place
+    #[arg(long)]
+    restored: bool,
     /// Check the configuration and leave: exit 0, or 78 with what is wrong
     #[arg(long)]
     check_config: bool,
@@ -57,7 +60,7 @@ pub fn run(args: ServeArgs, globals: &Globals) -> Result<(), Problem> {
         .enable_all()
         .build()
         .map_err(|e| Problem::new(ProblemKind::Failed, format!("cannot start: {e}")))?;
-    let result = runtime.block_on(serve(config));
+    let result = runtime.block_on(serve(config, args.restored));
     runtime.shutdown_background();
     result
 }
@@ -65,7 +68,7 @@ pub fn run(args: ServeArgs, globals: &Globals) -> Result<(), Problem> {
 /// Beside the connections: the database's, listeners, logs.
 const OTHER_FILES: u64 = 256;
 
-async fn serve(config: Config) -> Result<(), Problem> {
+async fn serve(config: Config, restored: bool) -> Result<(), Problem> {
     let wanted = u64::from(config.server.limits.connections).saturating_add(OTHER_FILES);
     if let Some(allowed) = super::raise_open_files().filter(|allowed| *allowed < wanted) {
         tracing::warn!(allowed, wanted, "fewer files may be open than server.limits.connections needs: raise LimitNOFILE");
@@ -84,7 +87,11 @@ async fn serve(config: Config) -> Result<(), Problem> {
     } else {
         (url, None)
     };
-    let result = server::serve(config, &url, listener, shutdown.cancelled_owned()).await;
+    let begin = async { if restored { server::db::begin_epoch(&url).await } else { Ok(()) } };
+    let result = match begin.await {
+        Ok(()) => server::serve(config, &url, listener, shutdown.cancelled_owned()).await,
+        Err(error) => Err(error),
+    };
     if let Some(cluster) = cluster {
         // The cluster outlives the last commit.
         let _ = tokio::task::spawn_blocking(move || cluster.stop()).await;

@@ -190,12 +190,17 @@ impl Engine {
         }
         self.go_offline();
         self.sync.heads.clear();
+        // What was committed does not go away: a head below what was read is a restored database, whether or not anybody
+        // said so by a new epoch.
+        let read = |stream| self.sync.cursors.get(stream).copied().unwrap_or(0);
+        let fallen = ready.streams.iter().any(|(stream, head)| read(stream) > *head);
         self.raise_heads(ready.streams);
         self.set_connection(cx, Connection::Online { latency_ms: None });
-        if self.sync.epoch != Some(ready.epoch) {
-            if self.sync.epoch.is_some() {
-                self.cross_seam(cx)?;
-            }
+        let changed = self.sync.epoch != Some(ready.epoch);
+        if fallen || (changed && self.sync.epoch.is_some()) {
+            self.cross_seam(cx)?;
+        }
+        if changed {
             cx.db.save(Table::Account, *b"epoch", &ready.epoch)?;
             self.sync.epoch = Some(ready.epoch);
         }

@@ -315,6 +315,19 @@ pub async fn migrate(url: &str) -> anyhow::Result<()> {
     .await?
 }
 
+/// The database was restored from a backup (`protocol.md` 4.3): a new epoch tells every client to read again what may have been
+/// lost since.
+///
+/// # Errors
+/// As [`migrate`].
+pub async fn begin_epoch(url: &str) -> anyhow::Result<()> {
+    migrate(url).await?;
+    let mut conn = connect::first(url).await?;
+    diesel::sql_query("UPDATE instance SET epoch = gen_random_uuid()").execute(&mut conn).await?;
+    tracing::info!("a new epoch: clients read again");
+    Ok(())
+}
+
 type MigrationResult<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 fn refuse_newer_schema(conn: &mut AsyncConnectionWrapper<AsyncPgConnection>) -> MigrationResult<anyhow::Result<()>> {

@@ -158,6 +158,15 @@ impl Directory {
     }
 }
 
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // One of our own in a shared place; the one in the data directory stays with it.
+        if self.socket_dir.parent() != self.data.parent() {
+            let _ = std::fs::remove_dir_all(&self.socket_dir);
+        }
+    }
+}
+
 /// The process in the first line of a lock file.
 fn named_in(path: &Path) -> Option<Pid> {
     Pid::from_raw(std::fs::read_to_string(path).ok()?.lines().next()?.trim().parse().ok()?)

@@ -293,7 +293,9 @@ mod tests {
         let long = dir.path().join("d".repeat(60)).join("e".repeat(60));
         let cluster = Cluster::start(&Options::new(long)).unwrap();
         assert_eq!(count(&cluster, "SELECT 2::bigint"), 2);
+        let socket_dir = cluster._directory.socket_dir.clone();
         cluster.stop();
+        assert!(!socket_dir.exists(), "nothing stays in a shared place");
     }
 
     #[test]

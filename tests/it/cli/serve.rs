@@ -202,3 +202,24 @@ async fn too_few_open_files_for_the_connections_are_warned_of_and_enough_are_not
     with("400").await.refused(1, &[warning, "\"allowed\":600", "\"wanted\":656", "LimitNOFILE"]);
     assert!(!with("300").await.refused(1, &[]).all().contains(warning));
 }
+
+#[tokio::test]
+async fn a_restored_database_gets_a_new_epoch_once_and_keeps_it() {
+    let database = TestDatabase::new().await;
+    let epoch = async || database.column("SELECT epoch::text FROM instance").await;
+    let url = database.url.clone();
+    let start = async |restored: bool| {
+        let url = url.clone();
+        let mut server = Serve::start_with(move |command| {
+            command.env(DATABASE_URL, &url).args(restored.then_some("--restored"));
+        })
+        .await;
+        assert!(server.terminate().await.success(), "{}", server.log());
+    };
+    let before = epoch().await;
+    start(true).await;
+    let after = epoch().await;
+    assert_ne!(before, after);
+    start(false).await;
+    assert_eq!(epoch().await, after);
+}

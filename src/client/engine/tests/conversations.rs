@@ -500,6 +500,15 @@ fn a_changed_identity_blocks_a_verified_contact_and_waiting_words_go_only_if_wan
 
 #[test]
 fn a_restored_server_leaves_a_seam_and_loses_nothing_here() {
+    restored(Some(EpochId(uuid::Uuid::from_u128(2))));
+}
+
+#[test]
+fn a_restored_server_whose_epoch_nobody_changed_is_noticed_by_its_heads() {
+    restored(None);
+}
+
+fn restored(epoch: Option<EpochId>) {
     let mut world = World::of(&["ana", "bo"]);
     let dm = world.dm(0, 1);
     world.settle();
@@ -511,7 +520,7 @@ fn a_restored_server_leaves_a_seam_and_loses_nothing_here() {
     let now = world.server.now;
     world.server = backup;
     world.server.now = now;
-    world.server.epoch = EpochId(uuid::Uuid::from_u128(2));
+    world.server.epoch = epoch.unwrap_or(world.server.epoch);
     world.server.online.clear();
     for who in [0, 1] {
         world.disconnect(who);
