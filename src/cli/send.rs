@@ -176,6 +176,12 @@ async fn confirmed(session: &mut Session, place: Place, id: MessageId, deadline:
         return Ok(Some(seq));
     }
     loop {
+        // What waits because of whom it is for does not go out by itself.
+        if let Some(problem) = blocked(session, place.channel_id).filter(|problem| problem.kind == ProblemKind::Crypto) {
+            return Err(problem
+                .hint("The message is kept and not sent. Decide in `chat tui`: its banner says about what.")
+                .into());
+        }
         let event = match timeout_at(deadline, session.next()).await {
             Err(_) => return Ok(None),
             Ok(None | Some(ClientEvent::Closed)) => return Err(crate::client::ended().into()),

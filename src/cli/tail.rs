@@ -1,6 +1,6 @@
 //! `chat tail`: the newest messages of some or all channels in the order of their time, and with `--follow` what comes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,11 +65,13 @@ async fn tail(session: &mut Session, args: &TailArgs, globals: &Globals) -> Resu
     }
     first.sort_by_key(|(item, _)| (item.at, item.seq));
     let surplus = first.len().saturating_sub(usize::try_from(args.lines).unwrap_or(usize::MAX));
-    let mut tape = Tape { out: Printer::new(globals), printed: Printed::default() };
+    let mut tape = Tape { out: Printer::new(globals), printed: Printed::default(), unseen: BTreeMap::new() };
     for (item, channel) in first.drain(surplus..) {
         tape.print(&item, &channel)?;
     }
-    tape.out.flush()?;
+    for command in tape.shown()? {
+        session.call(command).await?;
+    }
     if !args.follow {
         return Ok(());
     }
@@ -86,7 +88,9 @@ async fn tail(session: &mut Session, args: &TailArgs, globals: &Globals) -> Resu
                 for item in items.iter().filter(|item| args.since.is_none_or(|since| item.at >= since)) {
                     tape.print(item, &channel)?;
                 }
-                tape.out.flush()?;
+                for command in tape.shown()? {
+                    session.client.send(command);
+                }
             }
             ClientEvent::Closed => break,
             ClientEvent::Notice(problem) if !globals.quiet => report(&problem, globals),
@@ -119,6 +123,8 @@ async fn newest(session: &mut Session, channel_id: ChannelId, args: &TailArgs) -
 struct Tape {
     out: Printer,
     printed: Printed,
+    /// Printed, and the client not yet told.
+    unseen: BTreeMap<ChannelId, Vec<MessageRef>>,
 }
 
 impl Tape {
@@ -127,7 +133,15 @@ impl Tape {
         if item.delivery == Delivery::Waiting || !self.printed.is_news(item) {
             return Ok(());
         }
+        self.unseen.entry(item.channel_id).or_default().push(item.key);
         self.out.message(item, channel)
+    }
+
+    /// Gives everything to the reader: what disappears a while after it was seen begins to, once the client is told.
+    fn shown(&mut self) -> std::io::Result<Vec<Command>> {
+        self.out.flush()?;
+        let told = std::mem::take(&mut self.unseen).into_iter();
+        Ok(told.map(|(channel_id, messages)| Command::Displayed { channel_id, messages }).collect())
     }
 }
 

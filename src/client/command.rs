@@ -103,6 +103,11 @@ pub enum Command {
         channel_id: ChannelId,
         seq: u64,
     },
+    /// These messages were shown to the user, who may not have read all of the channel: the clocks of what disappears run.
+    Displayed {
+        channel_id: ChannelId,
+        messages: Vec<MessageRef>,
+    },
     /// New messages of everybody there disappear after so many seconds: 0, or 5 to 31,536,000. In channels for admins.
     SetTimer {
         channel_id: ChannelId,

@@ -114,6 +114,16 @@ impl Engine {
                 }
                 Ok(Answer::Ok)
             }
+            Command::Displayed { channel_id, messages } => {
+                for message in messages {
+                    if let Some(line) = Line::load(&cx.db, channel_id, message)?
+                        && line.key.author != self.me_id()
+                    {
+                        self.schedule_expiry(cx, &line, Some(cx.now))?;
+                    }
+                }
+                Ok(Answer::Ok)
+            }
             Command::Typing { channel_id } => {
                 if self.is_live() {
                     cx.send(ClientFrame::Typing { channel_id });

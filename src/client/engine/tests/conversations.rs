@@ -358,6 +358,15 @@ fn a_lost_session_recovers_by_a_request() {
 
 #[test]
 fn messages_disappear_on_both_sides() {
+    disappear(|dm, _, seq| Command::MarkRead { channel_id: dm, seq });
+}
+
+#[test]
+fn messages_that_were_shown_disappear_though_the_channel_is_not_read() {
+    disappear(|dm, key, _| Command::Displayed { channel_id: dm, messages: vec![key] });
+}
+
+fn disappear(seen: impl Fn(ChannelId, MessageRef, u64) -> Command) {
     let mut world = World::of(&["ana", "bo"]);
     let dm = world.dm(0, 1);
     world.settle();
@@ -370,7 +379,7 @@ fn messages_disappear_on_both_sides() {
     let key = world.say(0, dm, "burn after reading");
     world.settle();
     let seq = world.item(1, dm, key).seq.unwrap();
-    world.ask(1, Command::MarkRead { channel_id: dm, seq }).unwrap();
+    world.ask(1, seen(dm, key, seq)).unwrap();
     world.advance(120_000);
     assert_eq!(world.agreed(dm, &[0, 1]), ["<expired>"]);
     let hits = world.ask(1, Command::Search { query: "burn".into(), place: None, limit: 10 });
