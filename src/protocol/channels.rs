@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::codec::{Blob, Timestamp};
+use super::codec::{Blob, Timestamp, null_is_default};
 use super::communities::Visibility;
 use super::ids::{ChannelId, CommunityId, GroupId, LogId, UserId};
 use super::users::User;
@@ -63,11 +63,11 @@ pub struct Channel {
 pub struct CreateChannel {
     pub id: ChannelId,
     pub name: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub kind: ChannelKind,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub visibility: Visibility,
     pub log_op: Blob,
 }

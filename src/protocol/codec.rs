@@ -64,6 +64,14 @@ impl Encoding {
 #[error("{0}")]
 pub struct CodecError(pub String);
 
+/// For fields of requests that may be absent or null and have a default (protocol 8): `#[serde(default, deserialize_with = …)]`.
+///
+/// # Errors
+/// Of the value, when there is one.
+pub fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
 /// A byte string: standard base64 with padding in JSON, `bin` in MessagePack.
 #[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, ToSchema)]
 #[schema(value_type = String, format = "byte")]
@@ -220,6 +228,38 @@ impl<'de> Deserialize<'de> for Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn null_in_a_request_is_as_good_as_absent() {
+        use crate::protocol::channels::CreateChannel;
+        use crate::protocol::communities::{CreateCommunity, CreateGroup};
+        use crate::protocol::devices::PublishList;
+        use crate::protocol::frame::ClientFrame;
+        use crate::protocol::keys::UploadPrekeys;
+        use crate::protocol::messages::SyncRequest;
+        use serde_json::{Value, json};
+
+        fn same<T: for<'de> Deserialize<'de> + PartialEq + fmt::Debug>(required: &Value, optional: &[&str]) {
+            let absent: T = serde_json::from_value(required.clone()).unwrap();
+            for encoding in Encoding::ALL {
+                for field in optional {
+                    let mut request = required.clone();
+                    request[*field] = Value::Null;
+                    let decoded = encoding.decode::<T>(&encoding.encode(&request).unwrap());
+                    assert_eq!(decoded.as_ref(), Ok(&absent), "{field}");
+                }
+            }
+        }
+        let id = "0197f000-0000-7000-8000-000000000000";
+        let optional = ["file_ids", "skipped", "copies", "device_lists", "thread_id", "target_id", "ciphertext", "expires_in_s"];
+        same::<ClientFrame>(&json!({ "type": "send", "id": id, "channel_id": id, "kind": "message" }), &optional);
+        same::<SyncRequest>(&json!({}), &["cursors", "limit", "ack_inbox"]);
+        same::<UploadPrekeys>(&json!({}), &["signed_prekey", "last_kem_prekey", "one_time_prekeys", "kem_prekeys"]);
+        same::<PublishList>(&json!({ "device_list": "AA==" }), &["certificates"]);
+        same::<CreateCommunity>(&json!({ "id": id, "name": "a", "log_op": "" }), &["description", "discoverable"]);
+        same::<CreateGroup>(&json!({ "id": id, "name": "a" }), &["description", "visibility", "log_op"]);
+        same::<CreateChannel>(&json!({ "id": id, "name": "a", "log_op": "" }), &["kind", "topic", "visibility"]);
+    }
 
     #[test]
     fn nested_frames_are_refused_and_take_little_stack() {

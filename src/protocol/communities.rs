@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::codec::{Blob, Timestamp};
+use super::codec::{Blob, Timestamp, null_is_default};
 use super::ids::{CommunityId, GroupId, InviteId, UserId};
 use super::users::User;
 
@@ -76,7 +76,7 @@ pub struct CreateCommunity {
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub discoverable: bool,
     pub log_op: Blob,
 }
@@ -259,7 +259,7 @@ pub struct CreateGroup {
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub visibility: Visibility,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_op: Option<Blob>,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::auth::{SecretText, Tokens};
-use super::codec::{Blob, Timestamp};
+use super::codec::{Blob, Timestamp, null_is_default};
 use super::ids::{BatchId, DeviceAddr, DeviceId, UserId};
 use super::keys::{KemPrekey, OneTimePrekey, SignedPrekey};
 
@@ -26,12 +26,12 @@ pub struct RegisterDevice {
     pub device_list: Option<Blob>,
     pub signed_prekey: SignedPrekey,
     pub last_kem_prekey: KemPrekey,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub one_time_prekeys: Vec<OneTimePrekey>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub kem_prekeys: Vec<KemPrekey>,
     /// An identity reset (`crypto.md` 14.3); needs `password`.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "std::ops::Not::not")]
     pub reset: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<SecretText>,
@@ -75,7 +75,7 @@ pub struct RemoveDevice {
 #[serde(deny_unknown_fields)]
 pub struct PublishList {
     pub device_list: Blob,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub certificates: Vec<Blob>,
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::codec::Blob;
+use super::codec::{Blob, null_is_default};
 use super::ids::{DeviceId, UserId};
 
 /// An X25519 prekey signed by its device.
@@ -52,7 +52,9 @@ pub struct UploadPrekeys {
     pub signed_prekey: Option<SignedPrekey>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_kem_prekey: Option<KemPrekey>,
+    #[serde(deserialize_with = "null_is_default")]
     pub one_time_prekeys: Vec<OneTimePrekey>,
+    #[serde(deserialize_with = "null_is_default")]
     pub kem_prekeys: Vec<KemPrekey>,
 }
 

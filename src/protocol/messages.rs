@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::codec::{Blob, Timestamp};
+use super::codec::{Blob, Timestamp, null_is_default};
 use super::devices::{Copy, DeviceMessage};
 use super::ids::{ChannelId, DeviceAddr, DeviceId, EpochId, FileId, MessageId, StreamId, UserId};
 use super::streams::StreamEvent;
@@ -119,7 +119,7 @@ pub struct Send {
     pub ciphertext: Option<Blob>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nonce: Option<Blob>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub file_ids: Vec<FileId>,
     /// The server's erase time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -132,7 +132,7 @@ pub struct Send {
     #[schema(value_type = Option<std::collections::HashMap<String, u64>>)]
     pub device_lists: Option<BTreeMap<UserId, u64>>,
     /// DMs: devices that the client may not write to.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<DeviceAddr>,
 }
 
@@ -186,7 +186,7 @@ pub struct History {
 #[serde(deny_unknown_fields)]
 pub struct SyncRequest {
     /// Last applied seq by stream; only these streams answer with events.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     #[schema(value_type = std::collections::HashMap<String, u64>)]
     pub cursors: BTreeMap<StreamId, u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -169,7 +169,8 @@ pub fn parse<T: DeserializeOwned + 'static>(bytes: &[u8]) -> ApiResult<T> {
         let inner = error.inner();
         let message = match text.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
             Some(field) => format!("the field {field:?} is missing"),
-            None if inner.is_data() => {
+            // Of a word where a name was expected serde says that it is no JSON.
+            None if inner.is_data() || serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok() => {
                 format!("{path} has a wrong type or value (line {} column {})", inner.line(), inner.column())
             }
             None => format!("not JSON (line {} column {})", inner.line(), inner.column()),
@@ -323,6 +324,10 @@ mod tests {
         let by_order = parse::<Login>(br#" ["ann","x",null]"#).unwrap_err();
         assert_eq!((by_order.code, &*by_order.message), (ErrorCode::InvalidRequest, "the body must be a JSON object"));
         assert!(parse::<serde_json::Value>(b"[1]").is_ok());
+        let kind = parse::<crate::protocol::messages::Send>(
+            br#"{"id":"0197f000-0000-7000-8000-000000000000","channel_id":"0197f000-0000-7000-8000-000000000000","kind":7}"#,
+        );
+        assert!(kind.unwrap_err().message.starts_with("kind has a wrong type"));
         let whole = parse::<Login>(b"7").unwrap_err().message;
         assert!(whole.starts_with("the body has a wrong type"), "{whole}");
         assert_eq!(parse::<Login>(b"{").unwrap_err().code, ErrorCode::InvalidRequest);
