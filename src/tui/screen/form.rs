@@ -524,6 +524,7 @@ impl App {
                 self.toast("logged in again");
             }
             (Err(problem), Some(form)) => {
+                form.busy = false;
                 if let Some(input) = form.focused_input() {
                     input.set("");
                 }

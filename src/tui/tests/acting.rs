@@ -127,6 +127,8 @@ fn an_ended_session_offers_the_way_back_in_and_takes_no_keys_from_who_types() {
     driven.msg(Msg::Setup(Err(Problem::new(ProblemKind::Auth, "wrong username or password"))));
     assert!(driven.text().contains("wrong username or password"));
     driven.keys("'other words' enter");
+    let again = crate::tui::effect::Setup::LogIn { password: crate::protocol::auth::SecretText::from("other words") };
+    assert_eq!(driven.effects.last(), Some(&Effect::Setup(again)), "what was refused is gone");
     driven.msg(Msg::Setup(Ok(crate::tui::effect::SetupAnswer::LoggedIn)));
     driven.client(ClientEvent::Connection(Connection::Online { latency_ms: None }));
     assert!(driven.app.overlays.is_empty() && !driven.text().contains("session ended"));
