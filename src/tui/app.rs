@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use ratatui::Frame;
 
 use crate::client::command::{Command, Place, RequestId};
-use crate::client::model::{Anchor, MessageRef, Problem, ProblemKind};
+use crate::client::model::{Anchor, Domain, MessageRef, Problem, ProblemKind};
 use crate::protocol::codec::Timestamp;
 use crate::protocol::ids::{ChannelId, UserId};
 
@@ -92,6 +92,13 @@ pub enum Pending {
     Draft(Place),
     Members(ChannelId),
     MembersPicker(ChannelId),
+    /// Members of a channel, one of whom is chosen by this beginning of a name.
+    ChooseMember {
+        channel_id: ChannelId,
+        domain: Domain,
+        action: Action,
+        name: String,
+    },
     /// The text goes back into the composer if it cannot be queued.
     Sent {
         place: Place,

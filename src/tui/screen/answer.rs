@@ -1,5 +1,6 @@
 //! What the client said: events that change the world, and answers to what was asked.
 
+use crate::client::command::Command;
 use crate::client::event::{Answer, ClientEvent};
 use crate::client::model::{Anchor, Connection, Fork, Problem, ProblemKind, Tree};
 use crate::protocol::ids::ChannelId;
@@ -85,7 +86,13 @@ impl App {
 
     fn on_tree(&mut self, tree: std::sync::Arc<Tree>) {
         self.dirty = self.world.tree != tree;
+        let count = |app: &Self| app.chat.channel_id().and_then(|id| app.world.channel(id)).map(|channel| channel.member_count);
+        let before = count(self);
         self.world.tree = tree;
+        // Whoever came can be named at once.
+        if let Some(channel_id) = self.chat.channel_id().filter(|_| count(self).is_some_and(|now| Some(now) != before)) {
+            self.ask(Pending::Members(channel_id), Command::ListMembers { channel_id });
+        }
         // What was refused because of a block is refused no more when that is gone.
         if self.send_block().is_none() && self.notice.as_ref().is_some_and(|notice| notice.text.as_str().starts_with("not sent:"))
         {
@@ -212,6 +219,10 @@ impl App {
             (Pending::MembersPicker(channel_id), Answer::Members(members)) => {
                 self.world.set_members(channel_id, members);
                 self.members_came(channel_id);
+            }
+            (Pending::ChooseMember { channel_id, domain, action, name }, Answer::Members(members)) => {
+                self.world.set_members(channel_id, members);
+                self.choose_among_members(domain, action, &name);
             }
             (Pending::Toast(words), _) => self.toast(words),
             (Pending::Form, answer) => self.form_done(answer),

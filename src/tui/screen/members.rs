@@ -54,9 +54,10 @@ impl App {
         .unwrap_or_else(|| Clean::ours("this place"))
     }
 
-    /// The members of a domain as they came last, with the channel of which they were asked.
+    /// The members of a domain as they came last: those of the open channel are the newest.
     fn members_of(&self, domain: Domain) -> &[MemberInfo] {
-        let mut channels = self.world.channels().filter(|channel| channel.domain == Some(domain));
+        let open = self.chat.channel_id().and_then(|id| self.world.channel(id));
+        let mut channels = open.into_iter().chain(self.world.channels()).filter(|channel| channel.domain == Some(domain));
         channels
             .find_map(|channel| Some(self.world.members(channel.id)).filter(|members| !members.is_empty()))
             .unwrap_or_default()
@@ -153,11 +154,19 @@ impl App {
             self.fail(format!("{place} knows no bans"), ":kick removes them; only its admins can bring them back.");
             return;
         }
-        let mine = self.world.role_in(domain);
+        // Somebody may have come, gone or risen since the channel was opened.
+        if let Some(channel_id) = self.chat.channel_id() {
+            let name = arg.trim_start_matches('@').to_owned();
+            self.ask(Pending::ChooseMember { channel_id, domain, action, name }, Command::ListMembers { channel_id });
+        }
+    }
+
+    pub(super) fn choose_among_members(&mut self, domain: Domain, action: Action, name: &str) {
+        let (mine, place) = (self.world.role_in(domain), self.domain_name(domain));
         let rows = self.member_rows(self.members_of(domain), |member| Some(member.role) < mine && !member.unsigned);
         let doc = spec(action).map_or("members", |spec| spec.doc);
         let picker = Picker::new(format!("{place}: {doc}"), rows);
-        let picker = picker.empty("nobody of that name below your role is here").query(arg.trim_start_matches('@'));
+        let picker = picker.empty("nobody of that name below your role is here").query(name);
         self.pick(PickKind::Choose { domain, action }, picker);
     }
 
@@ -242,7 +251,8 @@ impl App {
         // Who is in the community: whoever is not cannot be added.
         let community = self.community_around(domain);
         let all = self.world.channels().find(|channel| channel.domain.is_some() && channel.domain == community);
-        if let Some(channel_id) = all.map(|channel| channel.id) {
+        let here = self.chat.channel_id().filter(|id| self.world.channel(*id).is_some_and(|open| open.domain == Some(domain)));
+        for channel_id in all.map(|channel| channel.id).into_iter().chain(here) {
             self.ask(Pending::Members(channel_id), Command::ListMembers { channel_id });
         }
         let title = format!("add to {}", self.domain_name(domain));

@@ -112,6 +112,15 @@ fn only_those_below_the_own_role_can_be_chosen() {
 }
 
 #[test]
+fn whoever_was_added_while_the_channel_was_open_can_be_chosen() {
+    let mut driven = at(Store::private(Role::Owner), "war room");
+    let alone = driven.app.world.members(channel_id(WAR_ROOM))[..1].to_vec();
+    driven.app.world.set_members(channel_id(WAR_ROOM), alone);
+    driven.keys("'/role bo' enter");
+    assert!(driven.text().contains("▌ bo"), "{}", driven.text());
+}
+
+#[test]
 fn a_private_group_knows_no_bans_and_a_direct_conversation_no_removal() {
     let mut driven = at(Store::private(Role::Owner), "pixels");
     driven.keys("'/ban bo' enter");
