@@ -1,7 +1,8 @@
 //! Group commit: sends of all connections become batches, each one call of the database and one commit.
 //!
-//! There is no timer: a lane always takes what has gathered while its last call was under way. A channel belongs to one
-//! lane, so its rows keep the order in which they arrived. An answer leaves only after the commit. Full queues refuse at
+//! A lane takes what has gathered while its last call was under way. When that is little beside those whom it answers just now, it
+//! gives them a moment to speak again together; a lone sender never waits. A channel belongs to one lane, so its rows keep the order in which
+//! they arrived. An answer leaves only after the commit. Full queues refuse at
 //! once (503 `unavailable`); a connection that broke during a commit is told as 503 `outcome_unknown`, never as a failure.
 
 use std::collections::HashSet;
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_postgres::error::SqlState;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -28,14 +29,19 @@ use super::fanout::Fanout;
 use super::frames;
 use super::queue::{Class, Queue, Wakes};
 
-/// Connections that write. Two overlap one's commit with the other's work.
-const LANES: usize = 2;
+/// Connections that write. Two overlap one's commit with the other's work; where there are few cores, a second one only makes the
+/// batches smaller.
+fn lanes() -> usize {
+    if std::thread::available_parallelism().is_ok_and(|cores| cores.get() >= 4) { 2 } else { 1 }
+}
 /// Sends that wait for a lane, and their bytes: one may have a mebibyte, and a database that hangs lets all of them wait.
 const WAITING_MAX: usize = 2048;
 const WAITING_BYTES: usize = 64 * 1024 * 1024;
 /// Sends of one batch, and the bytes after which it is full.
 const BATCH_MAX: usize = 128;
 const BATCH_BYTES: usize = 1024 * 1024;
+/// For those who were answered together to speak again: a call for each of them would cost the database several times as much.
+const GATHER: Duration = Duration::from_millis(1);
 /// Between two attempts to reach the database.
 const RECONNECT: Duration = Duration::from_millis(200);
 
@@ -72,10 +78,10 @@ impl Writer {
             let (sender, jobs) = mpsc::channel(WAITING_MAX);
             let waiting = Arc::new(AtomicUsize::new(0));
             let lane = Lane { url: url.to_owned(), appender: None, failed: None };
-            tasks.spawn(lane.run(jobs, Arc::clone(&waiting), Arc::clone(fanout)));
+            tasks.spawn(lane.run(Outlet { jobs, waiting: Arc::clone(&waiting), held: None }, Arc::clone(fanout)));
             Inlet { jobs: sender, waiting }
         };
-        Self { lanes: (0..LANES).map(lane).collect() }
+        Self { lanes: (0..lanes()).map(lane).collect() }
     }
 
     /// Queues a send; the answer comes through `reply`.
@@ -93,6 +99,55 @@ impl Writer {
     }
 }
 
+/// The way out of it.
+struct Outlet {
+    jobs: mpsc::Receiver<Job>,
+    waiting: Arc<AtomicUsize>,
+    /// What could not join the batch before it: it begins the next one.
+    held: Option<Job>,
+}
+
+impl Outlet {
+    fn len(&self) -> usize {
+        self.jobs.len() + usize::from(self.held.is_some())
+    }
+
+    /// Until there is a send; false at the end.
+    async fn wait(&mut self) -> bool {
+        if self.held.is_none() {
+            self.held = self.jobs.recv().await;
+            self.count();
+        }
+        self.held.is_some()
+    }
+
+    /// What waits, as far as it goes together; for [`GATHER`] also what is still to come, until there are `expected`.
+    async fn gather(&mut self, expected: usize) -> Batch {
+        let mut batch = Batch::default();
+        let deadline = Instant::now() + GATHER;
+        loop {
+            if self.held.is_none() {
+                self.held = self.jobs.try_recv().ok();
+                if self.held.is_none() && batch.drafts.len() < expected {
+                    self.held = timeout_at(deadline, self.jobs.recv()).await.ok().flatten();
+                }
+                self.count();
+            }
+            match self.held.take_if(|job| batch.takes(&job.draft)) {
+                Some(job) => batch.add(job),
+                None => return batch,
+            }
+        }
+    }
+
+    /// A send has left the channel for `held`.
+    fn count(&self) {
+        if let Some(job) = &self.held {
+            self.waiting.fetch_sub(size(&job.draft), Ordering::Relaxed);
+        }
+    }
+}
+
 struct Lane {
     url: String,
     appender: Option<Appender>,
@@ -104,36 +159,22 @@ struct Lane {
 type Done = Vec<(Job, ApiResult<Verdict>)>;
 
 impl Lane {
-    async fn run(mut self, mut jobs: mpsc::Receiver<Job>, waiting: Arc<AtomicUsize>, fanout: Arc<Fanout>) {
-        let taken = |job: Job| {
-            waiting.fetch_sub(size(&job.draft), Ordering::Relaxed);
-            job
-        };
-        // What could not join the batch before it: it begins the next one.
-        let mut held: Option<Job> = None;
+    async fn run(mut self, mut outlet: Outlet, fanout: Arc<Fanout>) {
         let mut done: Done = Vec::new();
         loop {
-            if held.is_none() && done.is_empty() {
-                match jobs.recv().await {
-                    Some(job) => held = Some(taken(job)),
-                    None => return,
-                }
+            if done.is_empty() && !outlet.wait().await {
+                return;
             }
-            let mut batch = Batch::default();
-            while let Some(job) = held.take().or_else(|| jobs.try_recv().ok().map(taken)) {
-                if !batch.takes(&job.draft) {
-                    held = Some(job);
-                    break;
-                }
-                batch.add(job);
-            }
+            let answered = done.len();
+            let batch = if answered > 1 && outlet.len() * 2 < answered {
+                tell_all(&fanout, std::mem::take(&mut done));
+                outlet.gather(answered).await
+            } else {
+                outlet.gather(0).await
+            };
             // The last batch is told while the database works on this one.
             let telling = std::mem::take(&mut done);
-            let telling = async {
-                let mut wakes = Wakes::default();
-                telling.into_iter().for_each(|(job, outcome)| tell(&fanout, job, outcome, &mut wakes));
-            };
-            (done, ()) = futures_util::future::join(self.append(batch), telling).await;
+            (done, ()) = futures_util::future::join(self.append(batch), async { tell_all(&fanout, telling) }).await;
         }
     }
 
@@ -263,19 +304,30 @@ fn size(draft: &Draft) -> usize {
     draft.send.ciphertext.as_ref().map_or(0, crate::protocol::codec::Blob::len) + copies
 }
 
+/// Tells the outcomes of a batch; whatever it brings for one connection leaves in one write. Who has sent is woken first: their
+/// next sends then gather while the others are served.
+fn tell_all(fanout: &Fanout, done: Done) {
+    let (mut senders, mut listeners) = (Wakes::default(), Wakes::default());
+    for (job, outcome) in done {
+        tell(fanout, job, outcome, &mut senders, &mut listeners);
+    }
+    drop(senders);
+    drop(listeners);
+}
+
 /// Answers the sender, then everybody who hears the channel.
-fn tell(fanout: &Fanout, job: Job, outcome: ApiResult<Verdict>, wakes: &mut Wakes) {
+fn tell(fanout: &Fanout, job: Job, outcome: ApiResult<Verdict>, senders: &mut Wakes, listeners: &mut Wakes) {
     let Job { draft, reply } = job;
     let (id, channel_id) = (draft.send.id, draft.send.channel_id);
     let sent = |seq, created_at, duplicate| Ok(Sent { id, channel_id, seq, created_at, duplicate });
     match outcome {
         Ok(Verdict::Stored(stored)) => {
-            reply.answer(id, sent(stored.seq, stored.created_at, false), wakes);
-            publish(fanout, draft, &stored, wakes);
+            reply.answer(id, sent(stored.seq, stored.created_at, false), senders);
+            publish(fanout, draft, &stored, listeners);
         }
-        Ok(Verdict::Duplicate { seq, created_at }) => reply.answer(id, sent(seq, created_at, true), wakes),
-        Ok(Verdict::Refused { code, details }) => reply.answer(id, Err(refused(code, details, draft.limited)), wakes),
-        Err(error) => reply.answer(id, Err(error), wakes),
+        Ok(Verdict::Duplicate { seq, created_at }) => reply.answer(id, sent(seq, created_at, true), senders),
+        Ok(Verdict::Refused { code, details }) => reply.answer(id, Err(refused(code, details, draft.limited)), senders),
+        Err(error) => reply.answer(id, Err(error), senders),
     }
 }
 
