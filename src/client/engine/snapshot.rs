@@ -2,12 +2,13 @@
 //! happened meanwhile (a new device, a stream that outlived its past, a restored server), and taken up or given up when the
 //! streams say so.
 
-use crate::client::store::StoreError;
+use crate::client::store::{StoreError, Table};
 use crate::protocol::channels::Channel;
 use crate::protocol::communities::{Community, Group, Member, Visibility};
 use crate::protocol::ids::{ChannelId, CommunityId, GroupId, LogId, StreamId};
 use crate::protocol::users::Page;
 
+use super::db::key;
 use super::http::{self, Failure};
 use super::sync::Phase;
 use super::{Cx, Engine};
@@ -38,19 +39,48 @@ impl Load {
     }
 }
 
+/// In [`Table::Account`], of a community: all its groups, or all its members, were loaded, to the last page. From then on its
+/// stream tells what changes.
+fn loaded(id: CommunityId, what: &Load) -> Vec<u8> {
+    let what: &[u8] = if matches!(what, Load::Groups(..)) { b"groups" } else { b"members" };
+    key(&[b"loaded/", id.as_bytes(), what])
+}
+
+/// What is not part of the past of a community's stream.
+const fn aside(id: CommunityId) -> [Load; 2] {
+    [Load::Groups(id, None), Load::Members(id, None)]
+}
+
 impl Engine {
-    /// What a cut kept from being loaded: the server names a stream that is not followed here, so a community or a channel was
-    /// gained and its answer never came. Members and groups are not part of the streams' past: load them where none are known.
-    pub(super) fn reload_missing(&mut self) {
+    /// What a cut or the end of the client kept from being loaded. The server names a stream that is not followed here: a
+    /// community or a channel was gained and its answer never came. Members and groups of a community did not come to the end,
+    /// or a channel stands in a group that is not here.
+    pub(super) fn reload_missing(&mut self, cx: &Cx<'_>) -> Result<(), StoreError> {
         if self.sync.snapshot && self.sync.heads.keys().any(|stream| !self.sync.cursors.contains_key(stream)) {
             self.want(Load::Communities(None));
             self.want(Load::Channels);
         }
-        let missing: Vec<CommunityId> =
-            self.places.communities.keys().filter(|id| !self.places.members.contains_key(id)).copied().collect();
-        for id in missing {
-            self.want(Load::Groups(id, None));
-            self.want(Load::Members(id, None));
+        let mut missing = Vec::new();
+        for load in self.places.communities.keys().flat_map(|id| aside(*id).map(|load| (*id, load))) {
+            if !cx.db.has(Table::Account, &loaded(load.0, &load.1))? {
+                missing.push(load.1);
+            }
+        }
+        let lost = |channel: &&Channel| channel.group_id.is_some_and(|group| !self.places.groups.contains_key(&group));
+        missing.extend(
+            self.places.channels.values().filter(lost).filter_map(|channel| Some(Load::Groups(channel.community_id?, None))),
+        );
+        for load in missing {
+            self.want(load);
+        }
+        Ok(())
+    }
+
+    /// Groups and members of a community, whatever was loaded before.
+    fn want_aside(&mut self, cx: &mut Cx<'_>, id: CommunityId) {
+        for load in aside(id) {
+            cx.db.delete(Table::Account, loaded(id, &load));
+            self.want(load);
         }
     }
 
@@ -116,8 +146,9 @@ impl Engine {
                     for group in page.items {
                         self.add_group(cx, group)?;
                     }
-                    if let Some(cursor) = page.next_cursor {
-                        self.want(Load::Groups(id, Some(cursor)));
+                    match page.next_cursor {
+                        Some(cursor) => self.want(Load::Groups(id, Some(cursor))),
+                        None => cx.db.put(Table::Account, loaded(id, &Load::Groups(id, None)), []),
                     }
                 }
             }
@@ -127,8 +158,9 @@ impl Engine {
                     for member in page.items {
                         self.places.put_member(&mut cx.db, id, member)?;
                     }
-                    if let Some(cursor) = page.next_cursor {
-                        self.want(Load::Members(id, Some(cursor)));
+                    match page.next_cursor {
+                        Some(cursor) => self.want(Load::Members(id, Some(cursor))),
+                        None => cx.db.put(Table::Account, loaded(id, &Load::Members(id, None)), []),
                     }
                 }
             }
@@ -146,8 +178,7 @@ impl Engine {
         self.places.put_community(&mut cx.db, community)?;
         // A snapshot is taken when nothing is known of what happened meanwhile, in known communities too.
         if new || self.sync.phase == Phase::Snapshot {
-            self.want(Load::Groups(id, None));
-            self.want(Load::Members(id, None));
+            self.want_aside(cx, id);
         }
         self.want_log(id.into());
         Ok(())
@@ -217,6 +248,9 @@ impl Engine {
             self.unfollow(cx, group_id.into());
         }
         self.unfollow(cx, id.into());
+        for load in aside(id) {
+            cx.db.delete(Table::Account, loaded(id, &load));
+        }
         Ok(())
     }
 }

@@ -208,7 +208,7 @@ impl Engine {
         self.sync.inbox_behind = false;
         // A server that answers is asked again, whatever it said before.
         self.timers.line_works();
-        self.reload_missing();
+        self.reload_missing(cx)?;
         self.timers.prekeys = Some(cx.now.as_unix_ms());
         Ok(())
     }
