@@ -223,7 +223,7 @@ impl Engine {
         if self.lists.stale.remove(&user_id) {
             cx.db.delete(Table::StaleLists, user_id.as_bytes());
         }
-        self.report_hidden(cx, user_id);
+        self.report_hidden(cx, user_id)?;
         self.retry_logs(cx)?;
         self.retry_held_of(cx, user_id)
     }
@@ -266,7 +266,7 @@ impl Engine {
             match Contact::first(*user_id.as_bytes(), &newest.0, &certs) {
                 Ok(contact) => self.pin_first(cx, contact)?,
                 Err(error) => {
-                    self.warn_of_lists(cx, user_id, error);
+                    self.warn_of_lists(cx, user_id, error)?;
                     return self.settle_list(cx, user_id, true);
                 }
             }
@@ -344,20 +344,21 @@ impl Engine {
             }
             Err(Error::Equivocation) => Ok(false),
             Err(error) => {
-                self.warn_of_lists(cx, user_id, error);
+                self.warn_of_lists(cx, user_id, error)?;
                 Ok(false)
             }
         }
     }
 
-    fn warn_of_lists(&mut self, cx: &mut Cx<'_>, user_id: UserId, error: Error) {
+    fn warn_of_lists(&mut self, cx: &mut Cx<'_>, user_id: UserId, error: Error) -> Result<(), StoreError> {
         let name = self.name_of(user_id);
         let text = if error == Error::Gap {
             format!("The server holds back device lists of {}: it may be hiding a device change.", name.raw())
         } else {
             format!("The server sent a device list of {} that does not hold: {error}.", name.raw())
         };
-        cx.notice(Problem::new(ProblemKind::Crypto, text).hint("It was not accepted; what was known before stays in force."));
+        let hint = "It was not accepted; what was known before stays in force.";
+        self.warn_about(cx, user_id, b"lists", error.to_string().as_bytes(), text, hint)
     }
 
     /// Another identity key is claimed: the old pin stays (`crypto.md` 14.3).

@@ -1,7 +1,7 @@
 //! What messages say about device lists (`crypto.md` 10.4): theirs, and ours as they saw it. So a server that hides a change of
 //! devices from somebody is found out by the next message.
 
-use crate::client::model::{Problem, ProblemKind};
+use crate::client::model::{Problem, ProblemKind, SystemLine};
 use crate::client::store::{StoreError, Table};
 use crate::crypto::content::{Body, DevListUpdate};
 use crate::crypto::device_list::{ListRef, RefOrder};
@@ -10,6 +10,7 @@ use crate::protocol::devices::UserDevices;
 use crate::protocol::ids::UserId;
 
 use super::contacts::{WANTED_MAX, list_key};
+use super::db::key;
 use super::{Cx, Engine};
 
 impl Engine {
@@ -27,16 +28,11 @@ impl Engine {
                 RefOrder::Newer if self.hear_of_newer(from, &named) => self.mark_list_stale(cx, from, u64::MAX)?,
                 RefOrder::Differs => {
                     let name = self.name_of(from);
-                    cx.notice(
-                        Problem::new(
-                            ProblemKind::Crypto,
-                            format!(
-                                "{} names another device list than the server showed: it may be hiding a device change.",
-                                name.raw()
-                            ),
-                        )
-                        .hint("Compare safety numbers and devices with them."),
+                    let text = format!(
+                        "{} names another device list than the server showed: it may be hiding a device change.",
+                        name.raw()
                     );
+                    self.warn_about(cx, from, b"own", &named, text, "Compare safety numbers and devices with them.")?;
                     self.mark_list_stale(cx, from, u64::MAX)?;
                 }
                 RefOrder::Same | RefOrder::Older | RefOrder::Newer => {}
@@ -60,13 +56,9 @@ impl Engine {
                 }
                 RefOrder::Differs => {
                     let name = self.name_of(from);
-                    cx.notice(
-                        Problem::new(
-                            ProblemKind::Crypto,
-                            format!("{} was shown a device list of yours that this device never published.", name.raw()),
-                        )
-                        .hint("The server may be hiding or adding a device. Compare safety numbers with them."),
-                    );
+                    let text = format!("{} was shown a device list of yours that this device never published.", name.raw());
+                    let hint = "The server may be hiding or adding a device. Compare safety numbers with them.";
+                    self.warn_about(cx, from, b"seen", &seen, text, hint)?;
                 }
                 RefOrder::Same | RefOrder::Older => {}
             }
@@ -116,40 +108,53 @@ impl Engine {
         self.hear_lists(cx, from, &devices)?;
         if self.contacts.get(&from).is_some_and(|contact| contact.list().seq() > before) && !self.lists.stale.contains(&from) {
             let name = self.name_of(from);
-            cx.notice(
-                Problem::new(
-                    ProblemKind::Crypto,
-                    format!("The server did not deliver a device list that {} sent directly.", name.raw()),
-                )
-                .hint("It may be hiding a device change."),
-            );
+            let text = format!("The server did not deliver a device list that {} sent directly.", name.raw());
+            self.warn_about(cx, from, b"held", &before.to_be_bytes(), text, "It may be hiding a device change.")?;
         }
         Ok(())
     }
 
+    /// A warning about somebody: told, and kept in the conversation with them, since whoever listens now may be a script. The
+    /// line comes once for what it is about, in a row: the same may be said by every message.
+    pub(super) fn warn_about(
+        &mut self,
+        cx: &mut Cx<'_>,
+        user_id: UserId,
+        kind: &[u8],
+        about: &[u8],
+        text: String,
+        hint: &str,
+    ) -> Result<(), StoreError> {
+        let at = key(&[b"warned/", user_id.as_bytes(), kind]);
+        let told = cx.db.get(Table::Account, &at)?.is_some_and(|told| told.as_slice() == about);
+        if !told && self.places.dm_with(user_id).is_some() {
+            cx.db.put(Table::Account, at, about);
+            self.line_about(cx, user_id, SystemLine::Warning(format!("{text} {hint}")))?;
+        }
+        cx.notice(Problem::new(ProblemKind::Crypto, text).hint(hint));
+        Ok(())
+    }
+
     /// A message named a list that the server does not deliver (10.4).
-    pub(super) fn report_hidden(&mut self, cx: &mut Cx<'_>, user_id: UserId) {
+    pub(super) fn report_hidden(&mut self, cx: &mut Cx<'_>, user_id: UserId) -> Result<(), StoreError> {
         let known = self.contacts.get(&user_id).map_or(0, |contact| contact.list().seq());
         match self.lists.named.get_mut(&user_id) {
             Some((seq, _)) if *seq <= known => {
                 self.lists.named.remove(&user_id);
             }
-            Some((_, told)) if !*told => {
+            Some((seq, told)) if !*told => {
                 *told = true;
+                let about = seq.to_be_bytes();
                 let name = self.name_of(user_id);
-                cx.notice(
-                    Problem::new(
-                        ProblemKind::Crypto,
-                        format!(
-                            "A message names a newer device list of {} than the server shows: it may be hiding a device change.",
-                            name.raw()
-                        ),
-                    )
-                    .hint("Compare safety numbers and devices with them."),
+                let text = format!(
+                    "A message names a newer device list of {} than the server shows: it may be hiding a device change.",
+                    name.raw()
                 );
+                self.warn_about(cx, user_id, b"newer", &about, text, "Compare safety numbers and devices with them.")?;
             }
             _ => {}
         }
+        Ok(())
     }
 
     /// Notes that a message named a newer list than is known; false when that was fetched in vain and told before.

@@ -213,7 +213,7 @@ fn a_device_list_that_the_server_hides_is_reported() {
 
 #[test]
 fn an_old_list_that_was_never_published_is_reported() {
-    let (mut world, _) = talk();
+    let (mut world, dm) = talk();
     world.second_device(0);
     world.settle();
     let bo = world.id(1);
@@ -222,6 +222,12 @@ fn an_old_list_that_was_never_published_is_reported() {
     seen[..8].copy_from_slice(&1_u64.to_be_bytes());
     act(&mut world, 0, |engine, cx| engine.hear_gossip(cx, bo, &own, &seen, 1));
     assert!(world.notices(0).iter().any(|text| text.contains("never published")), "{:?}", world.notices(0));
+    // It is kept where the user will look, and the next message that says the same adds nothing, to another start neither.
+    world.restart(0);
+    act(&mut world, 0, |engine, cx| engine.hear_gossip(cx, bo, &own, &seen, 1));
+    let page = world.page(0, dm);
+    let kept = |item: &&std::sync::Arc<TimelineItem>| matches!(&item.body, Body::System(SystemLine::Warning(text)) if text.contains("never published"));
+    assert_eq!(page.items.iter().filter(kept).count(), 1);
 }
 
 #[test]
