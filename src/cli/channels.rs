@@ -26,6 +26,7 @@ async fn list(session: &mut Session, globals: &Globals) -> Result<(), Stop> {
     if !session.online(CATCH_UP).await && !globals.quiet {
         report(&session.offline("This is what is on this machine."), globals);
     }
+    session.settled().await;
     let mut out = Printer::new(globals);
     for (name, node) in channels(&session.tree) {
         if out.is_json() {

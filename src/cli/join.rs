@@ -63,6 +63,8 @@ async fn join(session: &mut Session, link: InviteText, globals: &Globals) -> Res
         Answer::Community(id) => id,
         other => return Err(Problem::new(ProblemKind::Failed, format!("unexpected answer: {other:?}")).into()),
     };
+    // Its channels are here when the next command asks for them.
+    session.settled().await;
     let mut out = Printer::new(globals);
     if out.is_json() {
         out.object("joined", json!({ "community_id": id }))?;

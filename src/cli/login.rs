@@ -86,7 +86,7 @@ async fn log_in(args: &LoginArgs, globals: &Globals, server: &Server, username: 
 async fn resume(globals: &Globals, profile: &Profile, login: NewLogin) -> Result<(), Stop> {
     let key = session::key(globals, profile).await?;
     let (client, events) = setup::resume(profile, key, login).await?;
-    let session = Session::begin(client, events).await?;
+    let session = Session::begin(client, events, globals).await?;
     let mut out = Printer::new(globals);
     let account = &session.account;
     if out.is_json() {

@@ -152,7 +152,7 @@ pub async fn begin(
         out.flush()?;
     }
     let begun = begun?;
-    let session = Session::begin(begun.client, begun.events).await;
+    let session = Session::begin(begun.client, begun.events, globals).await;
     let account = session.as_ref().ok().map(|session| session.account.clone());
     if out.is_json() {
         out.object(

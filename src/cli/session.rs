@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::{Globals, Stop, ask};
+use super::{Globals, Stop, ask, report};
 use crate::client::command::Command;
 use crate::client::event::{Answer, ClientEvent};
 use crate::client::model::{Account, Connection, Problem, ProblemKind, Tree};
@@ -25,6 +25,10 @@ const CROWDS: Duration = Duration::from_secs(120);
 const MOMENT: Duration = Duration::from_millis(50);
 /// The longest that a command may take: a change that is signed again whenever somebody else's came first.
 const ANSWER: Duration = Duration::from_secs(300);
+/// What the client does by itself may take so long before something is printed, and before it ends. A server that does not
+/// answer holds up no command longer.
+const SETTLING: Duration = Duration::from_secs(5);
+const LAST: Duration = Duration::from_secs(3);
 
 /// An open profile.
 pub struct Session {
@@ -37,6 +41,7 @@ pub struct Session {
     /// The client is gone: another process that owned it has ended.
     pub ended: bool,
     events: Events,
+    globals: Globals,
     /// Heard while something else was waited for.
     heard: VecDeque<ClientEvent>,
 }
@@ -114,14 +119,14 @@ impl Session {
         let (mut owner, mut deadline) = (None, Instant::now() + CROWD);
         loop {
             let tried = match Client::attach(&profile).await {
-                Ok(Some((client, events))) => Self::begin(client, events).await,
+                Ok(Some((client, events))) => Self::begin(client, events, globals).await,
                 Ok(None) => {
                     let key = match &known {
                         Some(key) => key.copy(),
                         None => known.insert(key(globals, &profile).await?).copy(),
                     };
                     match Client::open(&profile, key, settings).await {
-                        Ok((client, events)) => return Self::begin(client, events).await,
+                        Ok((client, events)) => return Self::begin(client, events, globals).await,
                         Err(problem) => Err(problem.into()),
                     }
                 }
@@ -144,9 +149,9 @@ impl Session {
     ///
     /// # Errors
     /// When one runs and does not answer.
-    pub async fn attach(profile: &Profile) -> Result<Option<Self>, Stop> {
+    pub async fn attach(profile: &Profile, globals: &Globals) -> Result<Option<Self>, Stop> {
         match Client::attach(profile).await? {
-            Some((client, events)) => Self::begin(client, events).await.map(Some),
+            Some((client, events)) => Self::begin(client, events, globals).await.map(Some),
             None => Ok(None),
         }
     }
@@ -155,7 +160,7 @@ impl Session {
     ///
     /// # Errors
     /// When the engine says that there is none.
-    pub async fn begin(client: Client, mut events: Events) -> Result<Self, Stop> {
+    pub async fn begin(client: Client, mut events: Events, globals: &Globals) -> Result<Self, Stop> {
         let (account, heard) = match setup::settle(&mut events).await {
             Ok(settled) => settled,
             Err(problem) => {
@@ -171,6 +176,7 @@ impl Session {
             caught_up: false,
             ended: false,
             events,
+            globals: globals.clone(),
             heard: VecDeque::new(),
         };
         for event in heard {
@@ -241,6 +247,17 @@ impl Session {
         true
     }
 
+    /// Waits a moment until nothing is under way that the client does by itself: what the server has is here, what messages
+    /// wait for was fetched, and what the server is owed is there. False when that did not happen.
+    pub async fn settled(&mut self) -> bool {
+        self.settled_within(SETTLING).await
+    }
+
+    async fn settled_within(&mut self, within: Duration) -> bool {
+        let up = self.caught_up && matches!(self.connection, Connection::Online { .. }) && !self.ended;
+        up && timeout(within, self.call(Command::Settle)).await.is_ok_and(|answer| answer.is_ok())
+    }
+
     /// Waits until the tree is as wanted; false when that did not happen in time.
     pub async fn tree_where(&mut self, wanted: impl Fn(&Tree) -> bool, within: Duration) -> bool {
         let deadline = Instant::now() + within;
@@ -274,8 +291,12 @@ impl Session {
         }
     }
 
-    /// Puts everything away.
-    pub async fn close(self) {
+    /// Puts everything away. What the client has begun by itself comes to its end, if that is soon: new keys that the server
+    /// shall hand out, receipts. A client that goes on in another process does it there.
+    pub async fn close(mut self) {
+        if self.client.owner_pid().is_none() {
+            self.settled_within(LAST).await;
+        }
         self.client.close().await;
     }
 
@@ -291,6 +312,8 @@ impl Session {
             }
             ClientEvent::Syncing { remaining } => self.caught_up = *remaining == 0,
             ClientEvent::Closed => self.ended = true,
+            // Nobody else may hear it.
+            ClientEvent::Notice(problem) if !self.globals.quiet => report(problem, &self.globals),
             _ => {}
         }
     }

@@ -21,7 +21,7 @@ pub fn run(globals: &Globals) -> Result<(), Stop> {
         let profile = session::profile(globals)?;
         let account = profile.require_account()?;
         let mut out = Printer::new(globals);
-        let Some(mut session) = Session::attach(&profile).await? else {
+        let Some(mut session) = Session::attach(&profile, globals).await? else {
             if out.is_json() {
                 out.object(
                     "status",

@@ -51,6 +51,7 @@ async fn tail(session: &mut Session, args: &TailArgs, globals: &Globals) -> Resu
     if !session.online(CATCH_UP).await && !globals.quiet {
         report(&session.offline("This is what is on this machine."), globals);
     }
+    session.settled().await;
     let mut chosen = Vec::new();
     for target in &args.targets {
         chosen.push(target.find(&session.tree)?);
@@ -93,7 +94,6 @@ async fn tail(session: &mut Session, args: &TailArgs, globals: &Globals) -> Resu
                 }
             }
             ClientEvent::Closed => break,
-            ClientEvent::Notice(problem) if !globals.quiet => report(&problem, globals),
             ClientEvent::Connection(Connection::Online { .. }) => up = true,
             ClientEvent::Connection(Connection::Offline { .. } | Connection::LoggedOut { .. }) if up => {
                 up = false;

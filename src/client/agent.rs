@@ -29,7 +29,7 @@ use super::model::{Problem, ProblemKind};
 use super::profile::{Profile, io_problem};
 
 /// Grows when the frames change; both ends are the same binary, unless it was updated while one ran.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Guests at once.
 const GUESTS: usize = 16;
 /// A command is a message and a little more.

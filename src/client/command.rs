@@ -224,6 +224,10 @@ pub enum Command {
     // The line.
     /// Try now instead of at the end of the backoff.
     Reconnect,
+    /// Answered when nothing is under way that the client does by itself: what the server has is here, what messages wait for
+    /// was fetched, keys are in stock, receipts and what could be sent are with the server. That may be never: who asks bounds
+    /// the wait. Refused without a line.
+    Settle,
     /// End the session on the server and erase the local tokens; the store stays.
     LogOut,
 }

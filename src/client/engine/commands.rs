@@ -182,6 +182,7 @@ impl Engine {
                 cx.out.push(Output::Reconnect);
                 Ok(Answer::Ok)
             }
+            Command::Settle => return Ok(self.begin_settling(request)),
             Command::LogOut => {
                 self.run(cx, Errand::LogOut { request }, Method::Post, "/auth/logout".into(), None);
                 return Ok(None);

@@ -51,6 +51,13 @@ pub(super) struct Http {
     open: BTreeMap<HttpTag, Question>,
 }
 
+impl Http {
+    /// Whether nothing is asked but what a command asks.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.open.values().all(|question| matches!(question, Question::Errand(_)))
+    }
+}
+
 /// The body of a success.
 #[derive(Debug)]
 pub(super) struct Body(Vec<u8>);

@@ -7,7 +7,7 @@
 //! `keys` this device · `sync`, `snapshot` and `events` streams in step · `outbox`, `turns` and `unsent` what waits · `contacts` and `gossip` whom we know
 //! by which keys ·
 //! `sessions`, `receive`, `held` and `gaps` frames of devices · `membership`, `feed`, `views` and `forks` who belongs where · `groups` channel keys · `timeline` and `lines` what was
-//! said · `places` and `tree` what the server shows · `commands`, `errands` and `ops` what the user asks for.
+//! said · `places` and `tree` what the server shows · `settle` when nothing is left to do · `commands`, `errands` and `ops` what the user asks for.
 //!
 //! Nothing here acts at once: every step ends in [`Engine::pump`], which looks at what is wanted and possible and asks for
 //! what is missing. So a crash, a lost line or a refusal anywhere loses nothing but time.
@@ -35,6 +35,7 @@ mod receipts;
 mod receive;
 mod search;
 mod sessions;
+mod settle;
 mod snapshot;
 mod sync;
 #[cfg(test)]
@@ -52,6 +53,7 @@ use std::sync::Arc;
 
 use rand_core::CryptoRng;
 
+use super::command::RequestId;
 use super::event::ClientEvent;
 use super::model::{Connection, MessageRef, Problem, Trust, Untrusted};
 use super::store::{Store, StoreError, Table};
@@ -89,6 +91,8 @@ pub struct Engine {
     sync: sync::Sync,
     http: http::Http,
     waiting: Vec<Waiting>,
+    /// Who is told when nothing of the client's own is under way.
+    settling: Vec<RequestId>,
     timers: Timers,
     /// The last moment that the driver was asked to come back at.
     woken: Option<u64>,
@@ -299,6 +303,7 @@ impl Engine {
         if std::mem::take(&mut self.sync.just_caught_up) {
             cx.tell(ClientEvent::Syncing { remaining: 0 });
         }
+        self.tell_settled(cx);
         let next = self.timers.next(cx.now.as_unix_ms(), self.sessions.next_answer());
         if next.is_some() && next != self.woken {
             self.woken = next;

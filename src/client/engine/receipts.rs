@@ -72,7 +72,9 @@ impl Engine {
 
     pub(super) fn flush_receipts(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
         let now = cx.now.as_unix_ms();
-        if !self.is_live() || self.timers.receipts.is_none_or(|at| at > now) {
+        // Who waits for the end of everything does not wait for more of them.
+        let gathering = self.settling.is_empty() && self.timers.receipts.is_some_and(|at| at > now);
+        if !self.is_live() || self.timers.receipts.is_none() || gathering {
             return Ok(());
         }
         self.timers.receipts = None;

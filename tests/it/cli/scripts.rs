@@ -9,6 +9,7 @@ use chat::client::command::Command;
 use chat::client::event::Answer;
 
 use super::people::{Background, Home, Two, ask, online};
+use crate::support::server::TestServer;
 
 pub async fn messages(home: &Home, arguments: &[&str]) -> Vec<Value> {
     let all = home.run(&[arguments, &["--json"]].concat()).await.objects();
@@ -226,4 +227,15 @@ async fn a_channel_that_is_not_stopped_needs_no_decision() {
     assert_eq!((seen.len(), &seen[0]["type"], &seen[0]["stopped"]), (1, &json!("resume"), &json!(false)));
     two.bob.run(&["resume", "#ops", "--discard", "00"]).await.refused(3, &["not stopped"]);
     two.bob.run(&["resume", "#nowhere"]).await.refused(3, &["#nowhere"]);
+}
+
+#[tokio::test]
+async fn a_short_command_fills_the_stock_of_keys_at_the_server() {
+    let server = TestServer::start().await;
+    let carol = Home::register(&server, "carol").await;
+    let sql = server.database.client().await;
+    sql.execute("DELETE FROM one_time_prekeys", &[]).await.unwrap();
+    carol.run(&["channels"]).await.ok();
+    let count = sql.query_one("SELECT count(*) FROM one_time_prekeys", &[]).await.unwrap().get::<_, i64>(0);
+    assert_eq!(count, 100);
 }

@@ -227,3 +227,95 @@ fn what_waits_for_a_target_that_never_came_is_forgotten() {
     world.advance(92 * 86_400_000);
     assert_eq!(early(&world), 0);
 }
+
+fn cut_off(world: &mut World, who: Who, part: &'static str) {
+    world.cut = Some(Box::new(move |of, request| of == who && request.path.contains(part)));
+}
+
+#[test]
+fn a_client_that_ends_before_the_groups_came_shows_the_channel_at_the_next_start() {
+    let mut world = World::of(&["ana", "bo"]);
+    let (community_id, _, channel) = world.community(0);
+    let link = world.invite(0, community_id);
+    cut_off(&mut world, 1, "/groups");
+    assert_eq!(world.join(1, &link), Ok(Answer::Community(community_id)));
+    assert!(world.clients[1].engine.places.members.contains_key(&community_id), "the members came");
+    assert!(world.clients[1].engine.places.groups.is_empty());
+    world.cut = None;
+    world.restart(1);
+    world.settle();
+    assert_eq!(world.node(1, channel).id, channel);
+    let asked = world.server.requests.len();
+    world.restart(1);
+    world.settle();
+    assert!(
+        world.server.requests[asked..].iter().all(|request| !request.contains("/groups")),
+        "what came is not asked for again"
+    );
+}
+
+#[test]
+fn a_list_of_members_of_which_one_page_came_is_asked_for_again() {
+    let mut world = World::of(&["ana", "bo"]);
+    let (community_id, _, _) = world.community(0);
+    let link = world.invite(0, community_id);
+    world.tamper = Some(Box::new(|who, request, answer| {
+        if who == 1 && request.path.ends_with("/members?limit=100") {
+            let mine = answer["items"][0].clone();
+            (answer["items"], answer["next_cursor"]) = (serde_json::json!([mine]), "more".into());
+        }
+    }));
+    cut_off(&mut world, 1, "/members?limit=100&cursor=more");
+    world.join(1, &link).unwrap();
+    assert_eq!(world.clients[1].engine.places.members[&community_id].len(), 1);
+    (world.cut, world.tamper) = (None, None);
+    world.restart(1);
+    world.settle();
+    assert_eq!(world.clients[1].engine.places.members[&community_id].len(), 2);
+}
+
+#[test]
+fn a_client_is_settled_when_what_its_messages_wait_for_has_come() {
+    let mut world = World::of(&["ana", "bo"]);
+    world.disconnect(1);
+    let settle = world.command(1, Command::Settle);
+    assert!(matches!(world.reply(1, settle), Some(Err(_))), "without a line it is never");
+    let dm = world.dm(0, 1);
+    world.say(0, dm, "hello stranger");
+    world.settle();
+    cut_off(&mut world, 1, "/users/devices");
+    world.connect(1);
+    world.run();
+    let settle = world.command(1, Command::Settle);
+    world.settle();
+    assert_eq!(world.texts(1, dm), ["<UnverifiedDevice>"]);
+    assert_eq!(world.reply(1, settle), None);
+    world.cut = None;
+    world.advance(60_000);
+    assert_eq!(world.reply(1, settle), Some(Ok(Answer::Ok)));
+    assert_eq!(world.texts(1, dm), ["hello stranger"]);
+}
+
+#[test]
+fn receipts_and_keys_are_with_the_server_when_the_client_is_settled() {
+    let mut world = World::of(&["ana", "bo"]);
+    let dm = world.dm(0, 1);
+    let key = world.say(0, dm, "hello");
+    world.settle();
+    let seq = world.item(1, dm, key).seq.unwrap();
+    world.ask(1, Command::MarkRead { channel_id: dm, seq }).unwrap();
+    let settle = world.command(1, Command::Settle);
+    world.run();
+    assert_eq!(world.reply(1, settle), Some(Ok(Answer::Ok)));
+    assert_eq!(world.item(0, dm, key).delivery, Delivery::Read, "no time was let pass");
+    // The stock of keys is looked at first, and filled.
+    let addr = world.clients[1].addr.unwrap();
+    world.server.accounts.get_mut(&addr.user_id).unwrap().devices.get_mut(&addr.device_id).unwrap().one_time.clear();
+    world.restart(1);
+    world.run();
+    let settle = world.command(1, Command::Settle);
+    world.run();
+    assert_eq!(world.reply(1, settle), Some(Ok(Answer::Ok)));
+    let device = &world.server.accounts[&addr.user_id].devices[&addr.device_id];
+    assert_eq!(device.one_time.len(), crate::crypto::prekeys::ONE_TIME.full as usize);
+}
