@@ -291,6 +291,14 @@ mod tests {
         std::os::unix::fs::symlink("/bin/sh", &program).unwrap();
         let mut command = Command::new(&program);
         command.arg0("sh").args(["-c", "read line"]).stdin(Stdio::piped()).current_dir(&directory.data);
+        // SAFETY: signal(2) is async-signal-safe. A shell keeps ignoring what was ignored when it began, as in a background job.
+        #[allow(unsafe_code)]
+        unsafe {
+            command.pre_exec(|| {
+                libc::signal(libc::SIGINT, libc::SIG_DFL);
+                Ok(())
+            });
+        }
         command.spawn().unwrap()
     }
 
