@@ -47,7 +47,7 @@ pub fn benches(criterion: &mut Criterion, lab: &mut Lab) {
 }
 
 async fn catch_up(history: &History, store: Box<dyn Store + Send>) -> Duration {
-    let (replay, _frames) = history.replay();
+    let (replay, _frames) = history.replay(State::Away);
     let begun = Instant::now();
     let (client, mut events) = Client::start(store, std::sync::Arc::new(replay), None).unwrap();
     caught_up(&mut events).await;
@@ -67,7 +67,7 @@ struct Sender {
 impl Sender {
     async fn open(history: &History) -> Self {
         let store = SqliteStore::open(&history.profile(State::Here).store(), history.key()).unwrap();
-        let (replay, frames) = history.replay();
+        let (replay, frames) = history.replay(State::Here);
         let (client, mut events) = Client::start(Box::new(store), std::sync::Arc::new(replay), None).unwrap();
         caught_up(&mut events).await;
         Self { client, events, frames, place: Place { channel_id: history.channel_id, thread: None } }

@@ -108,7 +108,7 @@ impl History {
         let tape = Arc::new(Tape::default());
         let settings = Settings::default();
         let url = ServerUrl::parse(&process.address, false).unwrap();
-        let recorder = Recorder { net: Net::new(url, settings.encoding).unwrap(), tape: tape.clone() };
+        let recorder = Recorder { net: Net::new(url.clone(), settings.encoding).unwrap(), tape: tape.clone() };
         let begun = Instant::now();
         let store = SqliteStore::open(&profile.store(), key.copy()).unwrap();
         let (client, mut events) = Client::start(Box::new(store), Arc::new(recorder), None).unwrap();
@@ -117,6 +117,12 @@ impl History {
         let head = root_seq(&client, &mut events, channel_id).await;
         let read = Command::MarkRead { channel_id, seq: u64::MAX };
         client.call(&mut events, read, drop).await.unwrap();
+        client.close().await;
+        // Once more, for what the server says to somebody who has everything: a head below what was read would be a restored server.
+        let recorder = Recorder { net: Net::new(url, settings.encoding).unwrap(), tape: tape.clone() };
+        let store = SqliteStore::open(&profile.store(), key.copy()).unwrap();
+        let (client, mut events) = Client::start(Box::new(store), Arc::new(recorder), None).unwrap();
+        caught_up(&mut events).await;
         client.close().await;
         drop(process);
         copy(&profile.data, &directory.path().join("here"));
@@ -169,9 +175,10 @@ impl History {
     }
 
     /// What the server said, again; and every frame that the client sends.
-    pub fn replay(&self) -> (Replay, mpsc::UnboundedReceiver<ClientFrame>) {
+    pub fn replay(&self, to: State) -> (Replay, mpsc::UnboundedReceiver<ClientFrame>) {
         let (sent, frames) = mpsc::unbounded_channel();
-        let ready = self.tape.ready.lock().unwrap().clone();
+        let ready = self.tape.ready.lock().unwrap();
+        let ready = if matches!(to, State::Away) { ready.first() } else { ready.last() }.cloned();
         let answers = Mutex::new(self.tape.answers.lock().unwrap().clone());
         (Replay { ready: ready.unwrap(), head: self.head, answers, sent }, frames)
     }
@@ -364,7 +371,8 @@ type Asked = (Method, String, Option<Vec<u8>>);
 /// Everything that a server said to one client.
 #[derive(Default)]
 struct Tape {
-    ready: Mutex<Option<Ready>>,
+    /// Of each connection.
+    ready: Mutex<Vec<Ready>>,
     answers: Mutex<HashMap<Asked, VecDeque<HttpAnswer>>>,
 }
 
@@ -386,7 +394,7 @@ impl Transport for Recorder {
     fn connect(&self, token: SecretText) -> BoxFuture<'_, Result<Connection, ConnectError>> {
         Box::pin(async move {
             let connection = self.net.connect(token).await?;
-            *self.tape.ready.lock().unwrap() = Some(connection.ready.clone());
+            self.tape.ready.lock().unwrap().push(connection.ready.clone());
             Ok(connection)
         })
     }
