@@ -95,6 +95,8 @@ impl History {
         });
         let mut writers = futures_util::future::join_all(writing).await.into_iter().map(Result::unwrap);
         let mut writer = writers.next().unwrap();
+        // The root of the thread is the newest of all: this writer may not have heard yet what the others wrote last.
+        say(&mut writer, channel_id, None, vec![text(ROWS)]).await;
         let newest = Command::LoadTimeline { place: main(channel_id), anchor: Anchor::Newest, limit: 10 };
         let Answer::Page(page) = ask(&mut writer, newest).await else { panic!("no page") };
         let last = page.items.iter().rev().find(|item| item.seq.is_some()).unwrap();

@@ -14,6 +14,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpabl
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::client::model::{Problem, ProblemKind, Untrusted};
+use crate::config::ServerConfig;
 use crate::tui::text::Clean;
 
 pub mod ask;
@@ -226,6 +227,11 @@ fn keep_memory_private() {
     if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
         tracing::warn!(%error, "core dumps could not be turned off");
     }
+}
+
+/// Open files that a server needs: connections, the database's, and beside them listeners, logs, what libraries need.
+fn open_files_wanted(config: &ServerConfig) -> u64 {
+    u64::from(config.limits.connections) + u64::from(config.database.pool_size) + 128
 }
 
 /// Every connection is an open file, and the usual limit is 1,024: as many as the system lets this process have. Answers how many

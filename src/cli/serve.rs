@@ -65,11 +65,8 @@ pub fn run(args: ServeArgs, globals: &Globals) -> Result<(), Problem> {
     result
 }
 
-/// Beside the connections: the database's, listeners, logs.
-const OTHER_FILES: u64 = 256;
-
 async fn serve(config: Config, restored: bool) -> Result<(), Problem> {
-    let wanted = u64::from(config.server.limits.connections).saturating_add(OTHER_FILES);
+    let wanted = super::open_files_wanted(&config.server);
     if let Some(allowed) = super::raise_open_files().filter(|allowed| *allowed < wanted) {
         tracing::warn!(allowed, wanted, "fewer files may be open than server.limits.connections needs: raise LimitNOFILE");
     }
@@ -87,11 +84,13 @@ async fn serve(config: Config, restored: bool) -> Result<(), Problem> {
     } else {
         (url, None)
     };
-    let begin = async { if restored { server::db::begin_epoch(&url).await } else { Ok(()) } };
-    let result = match begin.await {
-        Ok(()) => server::serve(config, &url, listener, shutdown.cancelled_owned()).await,
-        Err(error) => Err(error),
-    };
+    let result = async {
+        if restored {
+            server::db::begin_epoch(&url).await?;
+        }
+        server::serve(config, &url, listener, shutdown.cancelled_owned()).await
+    }
+    .await;
     if let Some(cluster) = cluster {
         // The cluster outlives the last commit.
         let _ = tokio::task::spawn_blocking(move || cluster.stop()).await;

@@ -94,21 +94,21 @@ impl Target {
             found => return Ok(found?),
         };
         let Self::User(user) = self else { return Err(missing.into()) };
-        if *user == session.account.username.raw() {
-            return Err(Problem::new(ProblemKind::NotFound, "there are no direct messages to oneself")
-                .hint("Notes to yourself have a place in a private channel of a community of your own.")
-                .into());
-        }
-        let people = match session.call(Command::FindPeople { query: user.clone() }).await? {
-            Answer::People(people) => people,
-            _ => Vec::new(),
+        // Notes to oneself are a conversation too, but nobody is looked for under one's own name.
+        let user_id = if *user == session.account.username.raw() {
+            session.account.user_id
+        } else {
+            let people = match session.call(Command::FindPeople { query: user.clone() }).await? {
+                Answer::People(people) => people,
+                _ => Vec::new(),
+            };
+            let found = people.into_iter().find(|person| person.username.raw() == user).map(|person| person.user_id);
+            found.ok_or_else(|| {
+                Problem::new(ProblemKind::NotFound, format!("there is nobody called @{user}"))
+                    .hint("You see people who share a community with you; others only by their exact name.")
+            })?
         };
-        let Some(person) = people.into_iter().find(|person| person.username.raw() == user) else {
-            return Err(Problem::new(ProblemKind::NotFound, format!("there is nobody called @{user}"))
-                .hint("You see people who share a community with you; others only by their exact name.")
-                .into());
-        };
-        let opened = session.call(Command::OpenDm { user_id: person.user_id }).await.map_err(|problem| match problem.kind {
+        let opened = session.call(Command::OpenDm { user_id }).await.map_err(|problem| match problem.kind {
             ProblemKind::NotFound => Problem::new(ProblemKind::NotFound, format!("no direct message with @{user} can be begun"))
                 .hint("It needs a community that both of you are in, or that they have you as a contact."),
             _ => problem,

@@ -69,6 +69,8 @@ pub struct Notice {
     pub hint: Clean,
     pub error: bool,
     pub until: Option<Timestamp>,
+    /// It goes when nothing keeps a message back any more.
+    pub blocked: bool,
 }
 
 /// What is to be done with the answer to a request.
@@ -301,7 +303,8 @@ impl App {
 
     pub(super) fn toast(&mut self, text: impl AsRef<str>) {
         let until = Timestamp(self.now.0.saturating_add(TOAST_MS));
-        self.notice = Some(Notice { text: Clean::ours(text), hint: Clean::default(), error: false, until: Some(until) });
+        self.notice =
+            Some(Notice { text: Clean::ours(text), hint: Clean::default(), error: false, until: Some(until), blocked: false });
     }
 
     pub(super) fn fail(&mut self, text: impl Into<String>, hint: impl Into<String>) {
@@ -314,6 +317,7 @@ impl App {
             hint: Clean::ours(&problem.hint),
             error: true,
             until: None,
+            blocked: false,
         });
     }
 

@@ -24,8 +24,6 @@ use crate::tui::text::Clean;
 /// Below this PostgreSQL may soon stop, below that somebody should look.
 const SPACE_BAD: u64 = 256 << 20;
 const SPACE_LOW: u64 = 2 << 30;
-/// Files that are open beside connections: the log, the database's connections, what libraries need.
-const FILES: u64 = 128;
 
 pub async fn examine(config: &ServerConfig) -> Vec<Finding> {
     let root = config.data_dir();
@@ -226,7 +224,7 @@ fn encryption(config: &ServerConfig) -> Option<Finding> {
 
 fn open_files(config: &ServerConfig) -> Finding {
     let check = "open files";
-    let wanted = u64::from(config.limits.connections) + u64::from(config.database.pool_size) + FILES;
+    let wanted = crate::cli::open_files_wanted(config);
     // The server raises its own limit as far as it may.
     match getrlimit(Resource::Nofile).maximum {
         Some(most) if most < wanted => Finding::warning(

@@ -242,19 +242,21 @@ pub async fn list(conn: &mut Conn, user: UserId, current: Option<DeviceId>) -> Q
     Ok(rows.into_iter().map(device).collect())
 }
 
+/// A signed list of somebody's devices.
+#[derive(QueryableByName)]
+struct ListRow {
+    #[diesel(sql_type = SqlUuid)]
+    user_id: Uuid,
+    #[diesel(sql_type = Bytea)]
+    list: Vec<u8>,
+}
+
 /// The newest list of each of these users; those without a device are left out.
 ///
 /// # Errors
 /// Of the database.
 pub async fn newest_lists(conn: &mut Conn, users: &[UserId]) -> QueryResult<Vec<(UserId, Vec<u8>)>> {
-    #[derive(QueryableByName)]
-    struct Record {
-        #[diesel(sql_type = SqlUuid)]
-        user_id: Uuid,
-        #[diesel(sql_type = Bytea)]
-        list: Vec<u8>,
-    }
-    let found: Vec<Record> = sql("SELECT i.user_id, l.list FROM identities i
+    let found: Vec<ListRow> = sql("SELECT i.user_id, l.list FROM identities i
            JOIN device_lists l ON l.user_id = i.user_id AND l.fingerprint = i.fingerprint AND l.seq = i.head_seq
           WHERE i.user_id = ANY ($1) AND i.current")
     .bind::<Array<SqlUuid>, _>(raw(users))
@@ -288,14 +290,7 @@ pub async fn current_identities(conn: &mut Conn, users: &[UserId]) -> QueryResul
 /// # Errors
 /// Of the database.
 pub async fn lists_after(conn: &mut Conn, of: &[(UserId, &Identity, i64)], limit: i64) -> QueryResult<Vec<(UserId, Vec<u8>)>> {
-    #[derive(QueryableByName)]
-    struct Record {
-        #[diesel(sql_type = SqlUuid)]
-        user_id: Uuid,
-        #[diesel(sql_type = Bytea)]
-        list: Vec<u8>,
-    }
-    let found: Vec<Record> = sql("SELECT w.user_id, l.list FROM unnest($1::uuid[], $2::bytea[], $3::bigint[]) AS w (user_id, fingerprint, after)
+    let found: Vec<ListRow> = sql("SELECT w.user_id, l.list FROM unnest($1::uuid[], $2::bytea[], $3::bigint[]) AS w (user_id, fingerprint, after)
           CROSS JOIN LATERAL (SELECT seq, list FROM device_lists d
                                WHERE d.user_id = w.user_id AND d.fingerprint = w.fingerprint AND d.seq > w.after ORDER BY d.seq LIMIT $4) l
           ORDER BY w.user_id, l.seq")

@@ -94,9 +94,8 @@ impl App {
             self.ask(Pending::Members(channel_id), Command::ListMembers { channel_id });
         }
         // What was refused because of a block is refused no more when that is gone.
-        if self.send_block().is_none() && self.notice.as_ref().is_some_and(|notice| notice.text.as_str().starts_with("not sent:"))
-        {
-            self.notice = None;
+        if self.send_block().is_none() {
+            self.notice.take_if(|notice| notice.blocked);
         }
         // What was just said, as that a community was joined, stays when its channel opens by itself.
         let notice = self.notice.clone();

@@ -224,6 +224,9 @@ impl App {
         if let Some(block) = self.send_block() {
             let (what, _) = block_words(block);
             self.fail(format!("not sent: {what}"), "Your text is still here.");
+            if let Some(notice) = &mut self.notice {
+                notice.blocked = true;
+            }
             return;
         }
         // A message may begin with a slash: the first of two is dropped.

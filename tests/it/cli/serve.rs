@@ -199,7 +199,7 @@ async fn too_few_open_files_for_the_connections_are_warned_of_and_enough_are_not
         run(command.env(DATABASE_URL, "postgres://chat@/rows?host=%2Fnonexistent")).await
     };
     let warning = "fewer files may be open than server.limits.connections needs";
-    with("400").await.refused(1, &[warning, "\"allowed\":600", "\"wanted\":656", "LimitNOFILE"]);
+    with("500").await.refused(1, &[warning, "\"allowed\":600", "\"wanted\":644", "LimitNOFILE"]);
     assert!(!with("300").await.refused(1, &[]).all().contains(warning));
 }
 

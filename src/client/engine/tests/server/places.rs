@@ -199,27 +199,16 @@ impl Server {
         };
         let op = create.log_op.0.clone();
         self.apply_op(log_id, create.log_op.0, out)?;
-        let channel = Channel {
-            id: create.id,
-            kind: ChannelKind::Text,
+        let mut stored = empty(create.id, ChannelKind::Text, None, self.at());
+        stored.channel = Channel {
             group_id: Some(group_id),
             community_id: Some(group.community_id),
             log_id: Some(log_id),
             name: Some(create.name),
             topic: create.topic,
-            read_only: false,
-            slow_mode_s: 0,
-            archived: false,
-            message_ttl_s: None,
-            position: 0,
-            head_seq: 0,
-            start_seq: None,
-            my_read_seq: None,
-            peer: None,
-            created_at: self.at(),
+            ..stored.channel
         };
-        let stored =
-            ChannelLog { channel: channel.clone(), pair: None, rows: Vec::new(), starts: BTreeMap::new(), read: BTreeMap::new() };
+        let channel = stored.channel.clone();
         self.channels.insert(create.id, stored);
         if create.visibility == Visibility::Public {
             self.emit(StreamId(log_id.0), Event::Channel { channel }, out);
@@ -238,33 +227,36 @@ impl Server {
             return self.channel_for(id, me);
         }
         let id = ChannelId(self.id());
-        let channel = Channel {
-            id,
-            kind: ChannelKind::Dm,
-            group_id: None,
-            community_id: None,
-            log_id: None,
-            name: None,
-            topic: None,
-            read_only: false,
-            slow_mode_s: 0,
-            archived: false,
-            message_ttl_s: None,
-            position: 0,
-            head_seq: 0,
-            start_seq: None,
-            my_read_seq: None,
-            peer: None,
-            created_at: self.at(),
-        };
-        self.channels.insert(
-            id,
-            ChannelLog { channel, pair: Some(pair), rows: Vec::new(), starts: BTreeMap::new(), read: BTreeMap::new() },
-        );
+        let log = empty(id, ChannelKind::Dm, Some(pair), self.at());
+        self.channels.insert(id, log);
         for user in BTreeSet::from(pair) {
             let channel = self.channel_for(id, user);
             self.emit(user.into(), Event::ChannelAdded { channel }, out);
         }
         self.channel_for(id, me)
     }
+}
+
+/// A channel with nothing in it and nobody named.
+fn empty(id: ChannelId, kind: ChannelKind, pair: Option<[UserId; 2]>, created_at: Timestamp) -> ChannelLog {
+    let channel = Channel {
+        id,
+        kind,
+        group_id: None,
+        community_id: None,
+        log_id: None,
+        name: None,
+        topic: None,
+        read_only: false,
+        slow_mode_s: 0,
+        archived: false,
+        message_ttl_s: None,
+        position: 0,
+        head_seq: 0,
+        start_seq: None,
+        my_read_seq: None,
+        peer: None,
+        created_at,
+    };
+    ChannelLog { channel, pair, rows: Vec::new(), starts: BTreeMap::new(), read: BTreeMap::new() }
 }
