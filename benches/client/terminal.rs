@@ -114,7 +114,7 @@ impl<'a> User<'a> {
         let mut user = Self { app, client, events, asked: HashMap::new(), runtime };
         let mut screen = Terminal::new(TestBackend::new(SIZE.0, SIZE.1)).unwrap();
         user.until(|app| {
-            screen.draw(|frame| view(app, frame)).unwrap();
+            show(&mut screen, app);
             let shown: String = screen.backend().buffer().content().iter().map(ratatui::buffer::Cell::symbol).collect();
             shown.contains("rolling back to build")
         });
@@ -124,8 +124,14 @@ impl<'a> User<'a> {
     /// Takes events until the screen is as wanted.
     fn until(&mut self, mut done: impl FnMut(&App) -> bool) {
         while !done(&self.app) {
-            let event = self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(20), self.events.recv()).await });
-            self.hear(event.expect("the screen does not come").unwrap());
+            match self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(20), self.events.recv()).await }) {
+                Ok(event) => self.hear(event.unwrap()),
+                Err(_) => {
+                    let mut screen = Terminal::new(TestBackend::new(SIZE.0, SIZE.1)).unwrap();
+                    show(&mut screen, &self.app);
+                    panic!("the screen does not become what is wanted:\n{}", screen.backend());
+                }
+            }
         }
     }
 
