@@ -30,11 +30,14 @@ pub struct Deadlines {
     pub body: Duration,
     /// For each step of a WebSocket that asks the database.
     pub socket: Duration,
+    /// For one look at what all WebSockets hear.
+    pub look: Duration,
 }
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Self { request: Duration::from_secs(30), body: Duration::from_secs(10), socket: Duration::from_secs(10) }
+        let steps = Duration::from_secs(10);
+        Self { request: Duration::from_secs(30), body: steps, socket: steps, look: steps }
     }
 }
 
@@ -52,7 +55,7 @@ pub struct App {
 }
 
 impl App {
-    pub fn new(config: ServerConfig, database: Database, secret: &ServerSecret) -> anyhow::Result<Self> {
+    pub fn new(config: ServerConfig, database: Database, secret: &ServerSecret, deadlines: Deadlines) -> anyhow::Result<Self> {
         Ok(Self {
             tokens: AccessTokens::new(secret, config.auth.access_token_s)?,
             refresh: RefreshTokens::new(secret, config.auth.refresh_token_s),
@@ -60,7 +63,7 @@ impl App {
             attempts: Attempts::default(),
             limits: RateLimits::new(&config.limits)?,
             config,
-            deadlines: Deadlines::default(),
+            deadlines,
             database,
             realtime: OnceLock::new(),
             draining: AtomicBool::new(false),

@@ -54,7 +54,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
     memory::return_large_blocks();
-    let app = prepare(config, database_url).await?;
+    let app = prepare(config, database_url, app::Deadlines::default()).await?;
     run(Arc::new(app), listener, shutdown).await
 }
 
@@ -62,12 +62,12 @@ pub async fn serve(
 ///
 /// # Errors
 /// As [`serve`].
-pub async fn prepare(config: Config, database_url: &str) -> anyhow::Result<app::App> {
+pub async fn prepare(config: Config, database_url: &str, deadlines: app::Deadlines) -> anyhow::Result<app::App> {
     let secret = secret::ServerSecret::load_or_create(&config.server.secret_file())?;
     db::migrate(database_url).await.context("cannot prepare the database")?;
     let database = db::Database::connect(database_url, config.server.database.pool_size).await?;
-    let app = app::App::new(config.server, database, &secret)?;
-    app.set_realtime(realtime::Realtime::start(&app.database, Box::new(realtime::bus::local::Local)));
+    let app = app::App::new(config.server, database, &secret, deadlines)?;
+    app.set_realtime(realtime::Realtime::start(&app.database, Box::new(realtime::bus::local::Local), deadlines.look));
     Ok(app)
 }
 

@@ -30,13 +30,17 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use diesel::QueryDsl as _;
+use diesel::connection::{Instrumentation, InstrumentationEvent};
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::sql_types::BigInt;
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use diesel_async::pooled_connection::bb8::{Pool, PooledConnection, RunError};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, PoolableConnection, RecyclingMethod};
-use diesel_async::{AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _, TransactionManager as _};
+use diesel_async::{
+    AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _, TransactionManager as _,
+};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
+use tokio::time::timeout;
 
 use crate::protocol::ids::EpochId;
 
@@ -54,6 +58,8 @@ pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
 /// "chat" and a version, for `pg_advisory_lock`: one server at a time migrates.
 const MIGRATION_LOCK: i64 = 0x6368_6174_0001;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+/// For a connection that owes an answer: as a rule that has come meanwhile, since who does not wait any more is a client that went.
+const OWED_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The pool. Cheap to clone.
 #[derive(Clone)]
@@ -68,11 +74,25 @@ impl Database {
     /// When the database cannot be reached within ten seconds.
     pub async fn connect(url: &str, pool_size: u32) -> anyhow::Result<Self> {
         let mut manager = ManagerConfig::default();
-        // Asks nobody: it only sees whether the connection has ended since it was given back.
+        manager.custom_setup = Box::new(|url| {
+            Box::pin(async move {
+                let mut conn = AsyncPgConnection::establish(url).await?;
+                conn.set_instrumentation(Unanswered::default());
+                Ok(conn)
+            })
+        });
         manager.recycling_method = RecyclingMethod::CustomFunction(Box::new(|conn: &mut AsyncPgConnection| {
-            let ended = PoolableConnection::is_broken(conn);
-            let alive = if ended { Err(DieselError::BrokenTransactionManager) } else { Ok(()) };
-            Box::pin(std::future::ready(alive))
+            Box::pin(async move {
+                match () {
+                    // It has ended since it was given back; nobody needs to be asked.
+                    () if PoolableConnection::is_broken(conn) => Err(DieselError::BrokenTransactionManager),
+                    () if Unanswered::is(conn) => {
+                        let answer = timeout(OWED_TIMEOUT, conn.batch_execute("SELECT 1")).await;
+                        answer.unwrap_or(Err(DieselError::BrokenTransactionManager))
+                    }
+                    () => Ok(()),
+                }
+            })
         }));
         let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config(with_settings(url), manager);
         let pool = Pool::builder()
@@ -132,6 +152,27 @@ impl Database {
     pub async fn ping(&self) -> Result<(), ApiError> {
         let mut conn = self.get().await?;
         conn.batch_execute("SELECT 1").await.map_err(ApiError::from)
+    }
+}
+
+/// Whether a connection owes the answer to a question whose asker has given up. Where it never comes (a process that was stopped,
+/// a network that swallows it), the next one would only wait in vain as long.
+#[derive(Default)]
+struct Unanswered(bool);
+
+impl Unanswered {
+    fn is(conn: &mut AsyncPgConnection) -> bool {
+        conn.instrumentation().downcast_ref::<Self>().is_some_and(|unanswered| unanswered.0)
+    }
+}
+
+impl Instrumentation for Unanswered {
+    fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
+        match event {
+            InstrumentationEvent::StartQuery { .. } => self.0 = true,
+            InstrumentationEvent::FinishQuery { .. } => self.0 = false,
+            _ => {}
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::protocol::codec::Blob;
 use crate::protocol::devices::Copy;
@@ -34,6 +35,8 @@ const READ_MAX: i64 = 1000;
 pub struct Fanout {
     hub: Mutex<Hub>,
     database: Database,
+    /// For one round of the task.
+    deadline: Duration,
     pending: Mutex<Pending>,
     work: Notify,
 }
@@ -45,9 +48,15 @@ struct Pending {
     access: HashSet<UserId>,
 }
 
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.streams.is_empty() && self.access.is_empty()
+    }
+}
+
 impl Fanout {
-    pub fn new(database: Database) -> Self {
-        Self { hub: Mutex::default(), database, pending: Mutex::default(), work: Notify::new() }
+    pub fn new(database: Database, deadline: Duration) -> Self {
+        Self { hub: Mutex::default(), database, deadline, pending: Mutex::default(), work: Notify::new() }
     }
 
     /// Never held over an await.
@@ -123,14 +132,15 @@ impl Fanout {
         }
     }
 
-    /// The task: until the process ends.
+    /// The task: until the process ends. A round that the database keeps waiting is given up, and the next one begins with what
+    /// it did not come to.
     pub async fn run(&self) {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let done = tokio::select! {
                 () = self.work.notified() => self.catch_up().await,
-                _ = look.tick() => self.look_around().await,
+                _ = look.tick() => self.in_time(self.look_around()).await,
             };
             if let Err(error) = done {
                 tracing::warn!(code = error.code.as_str(), "delivery could not read the database");
@@ -141,9 +151,11 @@ impl Fanout {
     /// What was named since the last time.
     async fn catch_up(&self) -> Result<(), ApiError> {
         let Pending { streams, access } = std::mem::take(&mut *self.pending());
+        let mut access: Vec<UserId> = access.into_iter().collect();
         let done = async {
-            for user in &access {
+            while let Some(user) = access.last() {
                 self.subscribe(*user).await?;
+                access.pop();
             }
             if streams.is_empty() {
                 return Ok(());
@@ -157,13 +169,18 @@ impl Fanout {
             }
             self.deliver(&located).await
         };
-        let done = done.await;
+        let done = self.in_time(done).await;
         if done.is_err() {
             // The next look repeats it.
             let mut pending = self.pending();
             pending.access.extend(access);
+            pending.streams.extend(streams);
         }
         done
+    }
+
+    async fn in_time(&self, round: impl Future<Output = Result<(), ApiError>>) -> Result<(), ApiError> {
+        timeout(self.deadline, round).await.unwrap_or_else(|_| Err(ApiError::unavailable()))
     }
 
     /// Everything that is heard: heads, sessions, inboxes.
@@ -175,7 +192,7 @@ impl Fanout {
             }
             (hub.audiences(), hub.sessions(), hub.devices())
         };
-        if !self.pending().access.is_empty() {
+        if !self.pending().is_empty() {
             self.work.notify_one();
         }
         let (located, live, moved) = {

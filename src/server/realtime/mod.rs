@@ -67,9 +67,9 @@ pub struct Realtime {
 }
 
 impl Realtime {
-    /// Starts the tasks; they end with the value, or with [`Realtime::finish`].
-    pub fn start(database: &Database, bus: Box<dyn Bus>) -> Arc<Self> {
-        let fanout = Arc::new(Fanout::new(database.clone()));
+    /// Starts the tasks; they end with the value, or with [`Realtime::finish`]. `look` is the deadline of a look at the database.
+    pub fn start(database: &Database, bus: Box<dyn Bus>, look: Duration) -> Arc<Self> {
+        let fanout = Arc::new(Fanout::new(database.clone(), look));
         let lanes = TaskTracker::new();
         let writer = Writer::start(database.url(), &fanout, &lanes);
         lanes.close();

@@ -5,17 +5,21 @@ use std::time::Duration;
 use chat::protocol::codec::Encoding;
 use chat::protocol::error::ErrorCode;
 use chat::protocol::frame::close;
+use chat::protocol::ids::UserId;
 use chat::server::app::Deadlines;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::support::binary::eventually;
 use crate::support::http::Http as _;
+use crate::support::room::Room;
 use crate::support::server::TestServer;
 use crate::support::ws::{Closed, Ws};
 
 /// What nothing in these tests waits for.
 const LONG: Duration = Duration::from_secs(3600);
+const PATIENT: Deadlines = Deadlines { body: LONG, request: LONG, socket: LONG, look: LONG };
 /// What is over as soon as something waits.
 const SHORT: Duration = Duration::from_millis(50);
 
@@ -23,7 +27,7 @@ const SHORT: Duration = Duration::from_millis(50);
 async fn a_body_that_does_not_arrive_is_refused_and_its_connection_ends() {
     let server = TestServer::start().await;
     let user = server.user("alice").await;
-    server.restart_within(Deadlines { body: SHORT, request: LONG, socket: LONG }).await;
+    server.restart_within(Deadlines { body: SHORT, ..PATIENT }).await;
     for (line, token) in [
         ("POST /api/v1/auth/login", ""),
         ("DELETE /api/v1/channels/0197f000-0000-7000-8000-000000000000", &*user.tokens.access_token.0),
@@ -60,7 +64,7 @@ async fn a_body_that_will_be_too_big_is_refused_before_it_is_sent() {
 async fn a_request_that_the_database_keeps_waiting_is_503_and_a_change_has_an_unknown_outcome() {
     let server = TestServer::start().await;
     let user = server.user("alice").await;
-    server.restart_within(Deadlines { body: LONG, request: SHORT, socket: LONG }).await;
+    server.restart_within(Deadlines { request: SHORT, ..PATIENT }).await;
     let sql = server.database.client().await;
     sql.batch_execute("BEGIN; LOCK TABLE users").await.unwrap();
     for (answer, code) in [
@@ -84,7 +88,7 @@ async fn refused(server: &TestServer, token: &str) -> (Value, Closed) {
 async fn a_websocket_that_finds_no_database_is_told_to_come_back_and_keeps_its_login() {
     let server = TestServer::start().await;
     let user = server.user("alice").await;
-    server.restart_within(Deadlines { body: LONG, request: LONG, socket: SHORT }).await;
+    server.restart_within(Deadlines { socket: SHORT, ..PATIENT }).await;
     let token = &user.tokens.access_token.0;
     let sql = server.database.client().await;
     let told_to_return = |(error, closed): (Value, Closed)| {
@@ -103,4 +107,35 @@ async fn a_websocket_that_finds_no_database_is_told_to_come_back_and_keeps_its_l
     server.database.refuse_connections(true).await;
     told_to_return(refused(&server, token).await);
     server.database.refuse_connections(false).await;
+}
+
+#[tokio::test]
+async fn what_connections_without_an_answer_kept_back_arrives_through_others() {
+    let server = TestServer::start().await;
+    // Enough for a look on a busy machine, and for one after the other in the time that a test waits.
+    server.restart_within(Deadlines { look: Duration::from_millis(500), ..PATIENT }).await;
+    let room: Room<2> = server.room().await;
+    let other: Room<1> = server.room().await;
+    let [ann, bob] = &room.people;
+    let (mut ann_ws, mut bob_ws) = (server.connect(ann).await, server.connect(bob).await);
+    {
+        let app = server.app();
+        let _several = (app.db().await.unwrap(), app.db().await.unwrap(), app.db().await.unwrap());
+    }
+    server.proxy.freeze();
+    // Another node has written this, and let Bob in elsewhere: here nobody was told of the one, and of the other it was.
+    let write = "SELECT * FROM append_server_rows(ARRAY[gen_random_uuid()], ARRAY[$1::uuid], ARRAY['system'], ARRAY[NULL::uuid], ARRAY['{}'])";
+    server.sql.query(write, &[&room.channel]).await.unwrap();
+    let join = "INSERT INTO members (log_id, user_id, role, joined_seq) VALUES ($1, $2, 0, 1)";
+    server.sql.execute(join, &[&other.community, &bob.id]).await.unwrap();
+    server.app().access_changed([UserId(bob.id)]);
+    for ws in [&mut ann_ws, &mut bob_ws] {
+        assert_eq!(ws.event(room.channel).await["seq"], 1);
+    }
+    eventually("a row of the channel that Bob may hear now", async || {
+        server.sql.query(write, &[&other.channel]).await.unwrap();
+        let heard = bob_ws.settle().await;
+        heard.iter().any(|frame| frame["stream"] == json!(other.channel)).then_some(())
+    })
+    .await;
 }

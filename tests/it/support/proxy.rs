@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -15,6 +15,9 @@ pub struct Proxy {
     pub url: String,
     /// Questions arrive and are done; their answers, and the connections, are gone.
     pub deaf: Arc<AtomicBool>,
+    connections: Arc<AtomicUsize>,
+    /// The first ones of all connections, which get no answer any more.
+    frozen: Arc<AtomicUsize>,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
@@ -27,11 +30,19 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (user, name) = (config.get_user().unwrap(), config.get_dbname().unwrap());
-        let proxy = Self { url: format!("postgresql://{user}@{address}/{name}"), deaf: Arc::default(), asked: Arc::default() };
+        let proxy = Self {
+            url: format!("postgresql://{user}@{address}/{name}"),
+            deaf: Arc::default(),
+            connections: Arc::default(),
+            frozen: Arc::default(),
+            asked: Arc::default(),
+        };
         let (deaf, asked) = (Arc::clone(&proxy.deaf), Arc::clone(&proxy.asked));
+        let (connections, frozen) = (Arc::clone(&proxy.connections), Arc::clone(&proxy.frozen));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (socket, deaf, asked) = (socket.clone(), Arc::clone(&deaf), Arc::clone(&asked));
+                let (number, frozen) = (connections.fetch_add(1, Ordering::SeqCst), Arc::clone(&frozen));
                 tokio::spawn(async move {
                     let Ok(server) = UnixStream::connect(socket).await else { return };
                     let (mut from_server, mut to_server) = server.into_split();
@@ -48,6 +59,9 @@ impl Proxy {
                     let answering = async {
                         let mut bytes = vec![0; 65_536];
                         while let Ok(read @ 1..) = from_server.read(&mut bytes).await {
+                            if number < frozen.load(Ordering::SeqCst) {
+                                std::future::pending::<()>().await;
+                            }
                             if deaf.load(Ordering::SeqCst) || to_client.write_all(&bytes[..read]).await.is_err() {
                                 return;
                             }
@@ -58,6 +72,12 @@ impl Proxy {
             }
         });
         proxy
+    }
+
+    /// As if the processes behind all connections of now were stopped: they stay open, and no answer comes through them any
+    /// more. New ones are as ever.
+    pub fn freeze(&self) {
+        self.frozen.store(self.connections.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
     /// How many statements with one of these words were executed so far.

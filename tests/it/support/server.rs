@@ -93,8 +93,7 @@ impl TestServer {
 
     async fn run(&self, listener: TcpListener, deadlines: Deadlines) {
         let (shutdown, signal) = oneshot::channel::<()>();
-        let mut app = chat::server::prepare(self.config.clone(), &self.proxy.url).await.unwrap();
-        app.deadlines = deadlines;
+        let app = chat::server::prepare(self.config.clone(), &self.proxy.url, deadlines).await.unwrap();
         let app = Arc::new(app);
         let running = chat::server::run(Arc::clone(&app), listener, async {
             let _ = signal.await;
