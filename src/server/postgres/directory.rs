@@ -18,7 +18,7 @@ use super::{PostgresError, ROLE};
 /// `sun_path` holds 108 bytes with the final zero; PostgreSQL adds `/.s.PGSQL.5432`.
 const SOCKET_DIR_MAX: usize = 107 - "/".len() - SOCKET.len();
 const SOCKET: &str = ".s.PGSQL.5432";
-/// The log starts anew beyond this size.
+/// The log starts anew beyond this size, and the one before it is kept.
 const LOG_MAX: u64 = 16 * 1024 * 1024;
 /// How long a server that a killed `chat serve` left behind may take to stop.
 const STALE_DEADLINE: Duration = Duration::from_secs(60);
@@ -50,11 +50,7 @@ impl Directory {
         let data = root.join("postgres");
         let socket_dir = socket_dir(&root)?;
         owner.adopt(&socket_dir).map_err(PostgresError::io("cannot give away", &socket_dir))?;
-        let log = root.join("postgres.log");
-        if std::fs::metadata(&log).is_ok_and(|meta| meta.len() > LOG_MAX) {
-            std::fs::rename(&log, root.join("postgres.log.1")).map_err(PostgresError::io("cannot rotate", &log))?;
-        }
-        Ok(Self { data, socket_dir, log, _lock: lock })
+        Ok(Self { data, socket_dir, log: root.join("postgres.log"), _lock: lock })
     }
 
     /// The major version that made the cluster; none when there is no cluster yet.
@@ -165,6 +161,21 @@ impl Drop for Directory {
             let _ = std::fs::remove_dir_all(&self.socket_dir);
         }
     }
+}
+
+/// Keeps a log that somebody appends to within its bound: when it is longer, it becomes `postgres.log.1`, and what follows stands
+/// at its beginning.
+///
+/// # Errors
+/// When it cannot be shortened.
+pub fn rotate(log: &Path) -> std::io::Result<()> {
+    if std::fs::metadata(log)?.len() <= LOG_MAX {
+        return Ok(());
+    }
+    let copied = std::fs::copy(log, log.with_extension("log.1"));
+    // Also when there was no room for the copy: above all the disk must not fill.
+    OpenOptions::new().write(true).open(log)?.set_len(0)?;
+    copied.map(drop)
 }
 
 /// The process in the first line of a lock file.
@@ -323,6 +334,25 @@ mod tests {
         assert!(other.try_wait().unwrap().is_none(), "it belongs to somebody else");
         other.kill().unwrap();
         other.wait().unwrap();
+    }
+
+    #[test]
+    fn a_log_that_is_too_long_starts_anew_under_whoever_appends_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("postgres.log");
+        let mut log = OpenOptions::new().create(true).append(true).open(&path).unwrap();
+        let older = folder.path().join("postgres.log.1");
+        for round in 0..3 {
+            writeln!(log, "{round}").unwrap();
+            rotate(&path).unwrap();
+            let length = std::fs::metadata(&path).unwrap().len();
+            assert_eq!(length, 2, "round {round}: it is short enough");
+            log.write_all(&vec![b'x'; LOG_MAX as usize]).unwrap();
+            rotate(&path).unwrap();
+            assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+            assert_eq!(std::fs::metadata(&older).unwrap().len(), LOG_MAX + 2);
+            assert!(std::fs::read(&older).unwrap().starts_with(format!("{round}\n").as_bytes()));
+        }
     }
 
     #[test]

@@ -288,6 +288,40 @@ mod tests {
     }
 
     #[test]
+    fn the_log_repeats_no_values_and_stays_short_while_the_server_runs() {
+        let dir = temporary();
+        let cluster = Cluster::start(&Options::new(dir.path().join("data"))).unwrap();
+        let connect = Connect { socket_dir: cluster._directory.socket_dir.clone() };
+        let log = cluster._directory.log.clone();
+        connect
+            .run(ROLE, async |client| {
+                client.batch_execute("CREATE TABLE t (name text PRIMARY KEY, body text CHECK (body <> 'x')); INSERT INTO t VALUES ('a heron', 'y')").await?;
+                for wrong in ["INSERT INTO t VALUES ('a heron', 'y')", "INSERT INTO t VALUES ('a stork', 'x')", "SELECT 'a heron' FROM nowhere"] {
+                    client.batch_execute(wrong).await.unwrap_err();
+                }
+                let insert = client.prepare("INSERT INTO t VALUES ($1, $2)").await?;
+                client.execute(&insert, &[&"a heron", &"y"]).await.unwrap_err();
+                client.batch_execute("SET statement_timeout = 10").await?;
+                client.batch_execute("SELECT pg_sleep(60), 'a heron'").await.unwrap_err();
+                Ok(())
+            })
+            .unwrap();
+        let text = std::fs::read_to_string(&log).unwrap();
+        assert!(text.contains("duplicate key value") && text.contains("violates check constraint"), "{text}");
+        assert!(!text.contains("heron") && !text.contains("stork"), "{text}");
+
+        let mut appended = std::fs::OpenOptions::new().append(true).open(&log).unwrap();
+        std::io::Write::write_all(&mut appended, &vec![b'\n'; 17 * 1024 * 1024]).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while std::fs::metadata(&log).unwrap().len() > 1024 * 1024 {
+            assert!(Instant::now() < deadline, "the log stays long");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        cluster.stop();
+        assert!(std::fs::read_to_string(&log).unwrap().contains("database system is shut down"));
+    }
+
+    #[test]
     fn a_path_too_long_for_a_socket_gets_a_short_one() {
         let dir = temporary();
         let long = dir.path().join("d".repeat(60)).join("e".repeat(60));

@@ -3,7 +3,9 @@
 //! The thread matters: the kernel's "signal me when my parent dies" follows the spawning *thread*, so the server must not
 //! be spawned from a pool.
 
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -12,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::binaries::Binaries;
-use super::directory::Directory;
+use super::directory::{Directory, rotate};
 use super::owner::Owner;
 use super::{Options, PostgresError};
 
@@ -22,11 +24,14 @@ const EARLY: Duration = Duration::from_secs(2);
 const TRIES: u32 = 3;
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// Between two looks at the length of the log.
+const LOG_LOOK: Duration = Duration::from_secs(5);
 
 /// Keeps one PostgreSQL server alive.
 pub struct Supervisor {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    log: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -53,6 +58,11 @@ impl Shared {
 impl Supervisor {
     pub fn spawn(binaries: &Binaries, owner: &Owner, directory: &Directory, options: &Options) -> Result<Self, PostgresError> {
         let shared = Arc::new(Shared::default());
+        let log = {
+            let (shared, log) = (Arc::clone(&shared), directory.log.clone());
+            let thread = std::thread::Builder::new().name("postgres-log".into());
+            thread.spawn(move || keep_short(&shared, &log)).map_err(|e| PostgresError::Start(e.to_string()))?
+        };
         let thread = {
             let (shared, binaries, owner) = (Arc::clone(&shared), binaries.clone(), owner.clone());
             let (data, log) = (directory.data.clone(), directory.log.clone());
@@ -61,7 +71,7 @@ impl Supervisor {
                 .name("postgres".into())
                 .spawn(move || {
                     supervise(&shared, || {
-                        let log = std::fs::OpenOptions::new().create(true).append(true).open(&log)?;
+                        let log = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&log)?;
                         let mut command = Command::new(binaries.program("postgres"));
                         command.args(&arguments).current_dir(&data).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
                         run_as(&mut command, &owner, Some(Signal::INT)).spawn()
@@ -71,7 +81,7 @@ impl Supervisor {
                 })
                 .map_err(|e| PostgresError::Start(e.to_string()))?
         };
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { shared, thread: Some(thread), log: Some(log) })
     }
 
     /// Whether the first start failed for good.
@@ -110,6 +120,7 @@ impl Supervisor {
         }
         drop(state);
         let _ = thread.join();
+        let _ = self.log.take().map(JoinHandle::join);
     }
 }
 
@@ -166,6 +177,28 @@ fn supervise(shared: &Shared, mut spawn: impl FnMut() -> std::io::Result<Child>)
     }
 }
 
+/// Looks after the log until the server has ended.
+fn keep_short(shared: &Shared, log: &Path) {
+    let mut told = false;
+    loop {
+        match rotate(log) {
+            Ok(()) => told = false,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) if !told => {
+                tracing::warn!(%error, "the log of PostgreSQL cannot be kept short");
+                told = true;
+            }
+            Err(_) => {}
+        }
+        let state = shared.lock();
+        if state.ended {
+            return;
+        }
+        // Woken early by every change: then it looks once more.
+        drop(shared.changed.wait_timeout(state, LOG_LOOK));
+    }
+}
+
 fn arguments(directory: &Directory, options: &Options) -> Vec<std::ffi::OsString> {
     let mut arguments: Vec<std::ffi::OsString> =
         vec!["-D".into(), directory.data.clone().into(), "-k".into(), directory.socket_dir.clone().into()];
@@ -190,6 +223,14 @@ fn arguments(directory: &Directory, options: &Options) -> Vec<std::ffi::OsString
         ("log_min_error_statement", "panic"),
         ("log_parameter_max_length_on_error", "0"),
         ("log_statement", "none"),
+        ("log_min_duration_statement", "-1"),
+        ("log_min_duration_sample", "-1"),
+        ("log_transaction_sample_rate", "0"),
+        // Details of an error repeat the values of the row.
+        ("log_error_verbosity", "terse"),
+        // It would take the log away from us, who keep it short.
+        ("logging_collector", "off"),
+        ("log_destination", "stderr"),
     ] {
         arguments.extend(["-c".into(), format!("{name}={value}").into()]);
     }
