@@ -1,12 +1,12 @@
 //! Every feature in reading order, and the layers around all of them.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, header};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -55,7 +55,7 @@ fn features() -> (Router<AppState>, OpenApi) {
 pub fn router(app: AppState) -> Router {
     let (features, openapi) = features();
     let layers = ServiceBuilder::new()
-        .layer(from_fn(access_log))
+        .layer(from_fn_with_state(Arc::new(Refusals::default()), access_log))
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
             ApiError::internal("a handler panicked").into_response()
         }))
@@ -76,7 +76,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 fn method_not_allowed() -> Response {
     let mut response = ApiError::new(ErrorCode::InvalidRequest, "this path does not take this method").into_response();
-    *response.status_mut() = axum::http::StatusCode::METHOD_NOT_ALLOWED;
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
     response
 }
 
@@ -100,8 +100,9 @@ async fn address_limit(State(app): State<AppState>, request: Request, next: Next
 }
 
 /// One line for each request: the matched path, never the real one with its ids and codes, and no query. The request's id is
-/// ours (one from outside could carry anything into the log), on every line that the request causes, and in its answer.
-async fn access_log(request: Request, next: Next) -> Response {
+/// ours (one from outside could carry anything into the log), on every line that the request causes, and in its answer. Of those
+/// over a rate there is a line a second, or a flood would fill the disk with what it was refused.
+async fn access_log(State(refusals): State<Arc<Refusals>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = uuid::Uuid::now_v7();
     let method = request.method().clone();
@@ -113,10 +114,47 @@ async fn access_log(request: Request, next: Next) -> Response {
     }
     let status = response.status().as_u16();
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    if status >= 500 {
+    if status == StatusCode::TOO_MANY_REQUESTS.as_u16() {
+        if let Some(refused) = refusals.count(started) {
+            tracing::info!(request.id = %id, http.method = %method, http.route = %route, http.status = status, refused, "requests over a rate");
+        }
+    } else if status >= 500 {
         tracing::warn!(request.id = %id, http.method = %method, http.route = %route, http.status = status, ms, "request");
     } else {
         tracing::info!(request.id = %id, http.method = %method, http.route = %route, http.status = status, ms, "request");
     }
     response
+}
+
+/// Requests that were over a rate and are not told of yet.
+#[derive(Default)]
+struct Refusals(Mutex<(Option<Instant>, u64)>);
+
+impl Refusals {
+    /// Counts one; how many there were, once a second.
+    fn count(&self, now: Instant) -> Option<u64> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (told, untold) = &mut *state;
+        *untold += 1;
+        if told.is_some_and(|told| now.saturating_duration_since(told) < Duration::from_secs(1)) {
+            return None;
+        }
+        *told = Some(now);
+        Some(std::mem::take(untold))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_refused_requests_is_one_line_a_second_that_counts_them() {
+        let (refusals, start) = (Refusals::default(), Instant::now());
+        let after = |ms| refusals.count(start + Duration::from_millis(ms));
+        assert_eq!(after(0), Some(1));
+        assert!((1..1000).all(|ms| after(ms).is_none()));
+        assert_eq!(after(1000), Some(1000));
+        assert_eq!(after(5000), Some(1));
+    }
 }
