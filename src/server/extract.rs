@@ -73,7 +73,7 @@ pub async fn authenticate(app: &AppState, token: &str) -> ApiResult<Auth> {
     }
     // Written at most once a minute, so that reading stays cheap.
     if Utc::now() - session.last_used_at > TimeDelta::minutes(1) {
-        sessions::touch(&mut conn, claims.sid).await?;
+        sessions::touch(&mut conn, &session).await?;
     }
     Ok(Auth { user_id: session.user_id, session_id: claims.sid, device_id: session.device_id, role: session.role })
 }

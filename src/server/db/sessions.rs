@@ -56,21 +56,17 @@ pub async fn find_live(conn: &mut Conn, id: SessionId) -> QueryResult<Option<Liv
     }))
 }
 
-/// Notes that a session, and its device, are in use.
+/// Notes that a session, and its device, are in use. The device first: that is the order in which a removal takes both.
 ///
 /// # Errors
 /// Of the database.
-pub async fn touch(conn: &mut Conn, id: SessionId) -> QueryResult<()> {
-    let session = diesel::update(sessions::table.find(id.0))
-        .set(sessions::last_used_at.eq(diesel::dsl::now))
-        .returning((sessions::user_id, sessions::device_id))
-        .get_result::<(Uuid, Option<i32>)>(conn)
-        .await
-        .optional()?;
-    if let Some((user, Some(device))) = session {
-        diesel::update(devices::table.find((user, device))).set(devices::last_seen_at.eq(diesel::dsl::now)).execute(conn).await?;
+pub async fn touch(conn: &mut Conn, session: &LiveSession) -> QueryResult<()> {
+    if let Some(device) = session.device_id {
+        let device = devices::table.find((session.user_id.0, device.cast_signed()));
+        diesel::update(device).set(devices::last_seen_at.eq(diesel::dsl::now)).execute(conn).await?;
     }
-    Ok(())
+    let session = diesel::update(sessions::table.find(session.id.0)).set(sessions::last_used_at.eq(diesel::dsl::now));
+    session.execute(conn).await.map(drop)
 }
 
 /// A new login, without a device yet.
@@ -162,7 +158,7 @@ pub async fn rotate(
                 .filter(refresh_tokens::session_id.eq(session_id))
                 .filter(refresh_tokens::expires_at.le(now));
             diesel::delete(stale).execute(conn).await?;
-            touch(conn, session.id).await?;
+            touch(conn, &session).await?;
             Ok(Refreshed::Rotated { session, rotated_at: now, expires_at })
         }
         Some(rotated_at) if now - rotated_at <= GRACE => {

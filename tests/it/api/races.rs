@@ -95,3 +95,20 @@ async fn no_channel_is_made_in_a_group_that_was_just_deleted() {
     delete.await.unwrap().is(204);
     create.await.unwrap().refused(ErrorCode::NotFound);
 }
+
+#[tokio::test]
+async fn a_refresh_waits_for_the_removal_of_its_device_and_neither_fails() {
+    let server = TestServer::start().await;
+    let device = server.device("alice").await;
+    let user = device.id();
+    // As a removal does it: the device first, then its logins.
+    let lock = format!("UPDATE devices SET name = name WHERE user_id = '{user}'");
+    let removal = holding(&server.database.url, &lock).await;
+    let refresh = {
+        let (anon, token) = (server.anon(), device.user.tokens.refresh_token.clone());
+        tokio::spawn(async move { anon.post("/auth/refresh", &json!({ "refresh_token": token })).await })
+    };
+    blocked(&server.sql, 1).await;
+    removal.batch_execute(&format!("UPDATE sessions SET ip = ip WHERE user_id = '{user}'; COMMIT")).await.unwrap();
+    refresh.await.unwrap().is(200);
+}
