@@ -57,12 +57,59 @@ impl Encoding {
             }
         }
     }
+
+    /// The path to what keeps the bytes from being a value of this type, such as `copies[0].nonce`; none when they are one. It
+    /// costs more than decoding, and says nothing of what is inside of a tagged enum.
+    pub fn fault<'de, T: Deserialize<'de>>(self, bytes: &'de [u8]) -> Option<String> {
+        match self {
+            Self::Json => {
+                let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+                Some(serde_path_to_error::deserialize::<_, T>(&mut deserializer).err()?.path().to_string())
+            }
+            Self::MessagePack => {
+                let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
+                deserializer.set_max_depth(DEPTH_MAX);
+                Some(serde_path_to_error::deserialize::<_, T>(&mut deserializer).err()?.path().to_string())
+            }
+        }
+    }
 }
 
 /// A value could not be encoded or decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct CodecError(pub String);
+
+/// Lets types be objects only: what serde derives for a struct takes an array too, by the order of the fields. To be used with
+/// `#[serde(remote = "Self")]`, which leaves the derived functions without their traits.
+macro_rules! objects {
+    ($($name:ident),+ $(,)?) => {$(
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Object;
+                impl<'de> serde::de::Visitor<'de> for Object {
+                    type Value = $name;
+
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str("an object")
+                    }
+
+                    fn visit_map<A: serde::de::MapAccess<'de>>(self, fields: A) -> Result<$name, A::Error> {
+                        $name::deserialize(serde::de::value::MapAccessDeserializer::new(fields))
+                    }
+                }
+                deserializer.deserialize_map(Object)
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                Self::serialize(self, serializer)
+            }
+        }
+    )+};
+}
+pub(super) use objects;
 
 /// For fields of requests that may be absent or null and have a default (protocol 8): `#[serde(default, deserialize_with = …)]`.
 ///

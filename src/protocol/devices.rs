@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::auth::{SecretText, Tokens};
-use super::codec::{Blob, Timestamp, null_is_default};
+use super::codec::{Blob, Timestamp, null_is_default, objects};
 use super::ids::{BatchId, DeviceAddr, DeviceId, UserId};
 use super::keys::{KemPrekey, OneTimePrekey, SignedPrekey};
 
@@ -108,7 +108,7 @@ pub struct FetchManyDevices {
 
 /// One ciphertext for one device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct Copy {
     pub user_id: UserId,
     pub device_id: DeviceId,
@@ -117,6 +117,8 @@ pub struct Copy {
     /// 12 bytes.
     pub nonce: Blob,
 }
+
+objects!(Copy);
 
 /// `POST /devices/messages` and the frame `send_devices`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

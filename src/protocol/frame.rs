@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::auth::SecretText;
-use super::codec::Timestamp;
+use super::codec::{Timestamp, objects};
 use super::devices::{DeviceMessage, SendDevices, SentDevices};
 use super::error::ErrorCode;
 use super::ids::{ChannelId, DeviceId, EpochId, MessageId, SessionId, StreamId, UserId};
@@ -16,7 +16,7 @@ use super::users::Status;
 
 /// From a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(remote = "Self", tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ClientFrame {
     /// The first frame, within five seconds.
     Authenticate {
@@ -41,6 +41,8 @@ pub enum ClientFrame {
         t: u64,
     },
 }
+
+objects!(ClientFrame);
 
 /// From the server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -7,6 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::codec::objects;
+
 macro_rules! id {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
         $(#[$doc])*
@@ -126,11 +128,13 @@ pub type DeviceId = u32;
 
 /// One device of one user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct DeviceAddr {
     pub user_id: UserId,
     pub device_id: DeviceId,
 }
+
+objects!(DeviceAddr);
 
 impl DeviceAddr {
     pub const fn new(user_id: UserId, device_id: DeviceId) -> Self {

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::codec::{Blob, null_is_default};
+use super::codec::{Blob, null_is_default, objects};
 use super::ids::{DeviceId, UserId};
 
 /// An X25519 prekey signed by its device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct SignedPrekey {
     pub id: u32,
     /// 32 bytes.
@@ -21,9 +21,11 @@ pub struct SignedPrekey {
     pub signature: Blob,
 }
 
+objects!(SignedPrekey);
+
 /// An ML-KEM-1024 prekey signed by its device; `kind` 1 is used once, 2 is the last resort.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct KemPrekey {
     pub kind: u8,
     pub id: u32,
@@ -35,14 +37,18 @@ pub struct KemPrekey {
     pub signature: Blob,
 }
 
+objects!(KemPrekey);
+
 /// A one-time X25519 prekey.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct OneTimePrekey {
     pub id: u32,
     /// 32 bytes.
     pub public_key: Blob,
 }
+
+objects!(OneTimePrekey);
 
 /// `POST /keys/prekeys`
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

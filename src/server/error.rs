@@ -38,6 +38,20 @@ impl ApiError {
         Self::new(ErrorCode::InvalidRequest, message)
     }
 
+    /// What serde says of a value that is not of the protocol, at a place of the request (`copies[0].nonce`). Of serde's text only
+    /// names of fields are repeated: it holds values too.
+    pub fn malformed(cause: &str, place: &str) -> Self {
+        let named = |beginning| cause.strip_prefix(beginning).and_then(|rest: &str| rest.split('`').next());
+        if let Some(field) = named("unknown field `") {
+            let unknown = Self::new(ErrorCode::UnknownField, format!("unknown field {field:?}"));
+            return unknown.with_details(json!({ "field": field }));
+        }
+        Self::invalid_request(match named("missing field `") {
+            Some(field) => format!("the field {field:?} is missing"),
+            None => format!("{place} has a wrong type or value"),
+        })
+    }
+
     /// A value is out of its bounds; `details` names the field.
     pub fn validation(field: &str, message: impl Into<String>) -> Self {
         let message = message.into();

@@ -12,7 +12,6 @@ use bytes::Bytes;
 use chrono::{TimeDelta, Utc};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use uuid::Uuid;
 
 use crate::protocol::error::ErrorCode;
@@ -160,22 +159,13 @@ pub fn parse<T: DeserializeOwned + 'static>(bytes: &[u8]) -> ApiResult<T> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = Some(error.path().to_string()).filter(|path| path != ".").unwrap_or_else(|| "the body".to_owned());
-        let text = error.inner().to_string();
-        if let Some(field) = text.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next()) {
-            let details = json!({ "field": field });
-            return ApiError::new(ErrorCode::UnknownField, format!("unknown field {field:?}")).with_details(details);
-        }
-        // Serde repeats values in its messages; the place says enough and repeats no secret.
         let inner = error.inner();
-        let message = match text.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
-            Some(field) => format!("the field {field:?} is missing"),
-            // Of a word where a name was expected serde says that it is no JSON.
-            None if inner.is_data() || serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok() => {
-                format!("{path} has a wrong type or value (line {} column {})", inner.line(), inner.column())
-            }
-            None => format!("not JSON (line {} column {})", inner.line(), inner.column()),
-        };
-        ApiError::invalid_request(message)
+        // Of a word where a name was expected serde says that it is no JSON.
+        if inner.is_data() || serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok() {
+            ApiError::malformed(&inner.to_string(), &path)
+        } else {
+            ApiError::invalid_request(format!("not JSON (line {} column {})", inner.line(), inner.column()))
+        }
     })?;
     deserializer.end().map_err(|_| ApiError::invalid_request("there is more after the JSON value"))?;
     Ok(value)
@@ -307,6 +297,8 @@ impl FromRequestParts<AppState> for Client {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
     use crate::protocol::auth::Login;
 
     #[test]
@@ -328,6 +320,12 @@ mod tests {
             br#"{"id":"0197f000-0000-7000-8000-000000000000","channel_id":"0197f000-0000-7000-8000-000000000000","kind":7}"#,
         );
         assert!(kind.unwrap_err().message.starts_with("kind has a wrong type"));
+        let keys = |key: &str| {
+            let request = format!(r#"{{"one_time_prekeys":[{{"id":1,"public_key":"AA=="}},{key}]}}"#);
+            parse::<crate::protocol::keys::UploadPrekeys>(request.as_bytes()).map_err(|error| error.message)
+        };
+        assert!(keys(r#"{"id":2,"public_key":"AA=="}"#).is_ok());
+        assert_eq!(keys(r#"[2,"AA=="]"#).unwrap_err(), "one_time_prekeys[1] has a wrong type or value");
         let whole = parse::<Login>(b"7").unwrap_err().message;
         assert!(whole.starts_with("the body has a wrong type"), "{whole}");
         assert_eq!(parse::<Login>(b"{").unwrap_err().code, ErrorCode::InvalidRequest);
