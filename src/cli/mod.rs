@@ -227,6 +227,7 @@ fn keep_memory_private() {
     if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
         tracing::warn!(%error, "core dumps could not be turned off");
     }
+    crate::client::memory::keep_keys_out_of_swap();
 }
 
 /// Open files that a server needs: connections, the database's, and beside them listeners, logs, what libraries need.

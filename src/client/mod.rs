@@ -34,6 +34,7 @@ pub mod engine;
 pub mod event;
 pub mod line;
 pub mod lock;
+pub mod memory;
 pub mod model;
 pub mod profile;
 pub mod session;
