@@ -186,12 +186,13 @@ pub async fn talk(target: Target<'_>, processes: Processes, people: &People, tal
     for (number, room) in talk.rooms.iter().enumerate() {
         let members = people.members(room);
         let places = (0..talk.connections).flat_map(|_| members.iter()).enumerate();
-        let opened: Vec<(usize, usize, Seat)> = stream::iter(places.map(|(place, account)| async move {
-            Seat::connect(target, account, room).await.map(|seat| (number, place, seat))
-        }))
-        .buffered(OPENING)
-        .try_collect()
-        .await?;
+        let opened: Vec<(usize, usize, Seat)> =
+            stream::iter(places.map(|(place, account)| async move {
+                Seat::connect(target, account, room).await.map(|seat| (number, place, seat))
+            }))
+            .buffered(OPENING)
+            .try_collect()
+            .await?;
         seats.extend(opened);
     }
     // What connecting has set off (presence, caches) is over.
