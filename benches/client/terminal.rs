@@ -154,15 +154,9 @@ impl<'a> User<'a> {
         }
     }
 
-    fn key(&mut self, key: &str) {
-        self.tell(Msg::Key(key.parse().unwrap()));
-    }
-
-    /// The newest message's thread, beside the messages.
+    /// The newest thread, beside the messages.
     fn open_thread(&mut self) {
-        for key in ["esc", "G", "enter"] {
-            self.key(key);
-        }
+        self.tell(Msg::Key("f3".parse().unwrap()));
         self.until(|app| app.chat.thread.as_ref().is_some_and(|thread| thread.timeline.items.len() > 20));
         assert!(self.app.layout().tree.is_some() && self.app.layout().thread.is_some(), "three panes");
     }
