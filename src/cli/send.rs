@@ -139,11 +139,13 @@ async fn send(
         Answer::Queued { .. } => {}
         other => return Err(Problem::new(ProblemKind::Failed, format!("unexpected answer: {other:?}")).into()),
     }
-    let seq = if online { confirmed(session, place, id, deadline).await? } else { None };
+    let seq = if online { confirmed(session, place, id, deadline, args.wait).await? } else { None };
     if seq.is_none() && !args.queue {
-        return Err(Problem::new(ProblemKind::Network, format!("message {id} is not confirmed yet"))
-            .hint("It is kept and goes out, once, with the next client that connects. Do not send it again.")
-            .into());
+        let unconfirmed = || {
+            Problem::new(ProblemKind::Network, format!("message {id} is not confirmed yet"))
+                .hint("It is kept and goes out, once, with the next client that connects. Do not send it again.")
+        };
+        return Err(away(session, channel.id).unwrap_or_else(unconfirmed).into());
     }
     let mut out = Printer::new(globals);
     if out.is_json() {
@@ -166,8 +168,14 @@ async fn resolve(
     }
 }
 
-/// The server's number of the message; none when the time is over.
-async fn confirmed(session: &mut Session, place: Place, id: MessageId, deadline: Instant) -> Result<Option<u64>, Stop> {
+/// The server's number of the message; none when the time is over, or, unless `patient`, when nobody is there to read it.
+async fn confirmed(
+    session: &mut Session,
+    place: Place,
+    id: MessageId,
+    deadline: Instant,
+    patient: bool,
+) -> Result<Option<u64>, Stop> {
     // It may have happened before we listened.
     if let Answer::Page(page) = session.call(Command::LoadTimeline { place, anchor: Anchor::Newest, limit: 50 }).await?
         && let Some(item) = page.items.iter().find(|item| is_own(item, id))
@@ -181,6 +189,9 @@ async fn confirmed(session: &mut Session, place: Place, id: MessageId, deadline:
             return Err(problem
                 .hint("The message is kept and not sent. Decide in `chat tui`: its banner says about what.")
                 .into());
+        }
+        if !patient && away(session, place.channel_id).is_some() {
+            return Ok(None);
         }
         let event = match timeout_at(deadline, session.next()).await {
             Err(_) => return Ok(None),
@@ -211,11 +222,25 @@ fn is_own(item: &TimelineItem, id: MessageId) -> bool {
     item.mine && item.key.id == id
 }
 
+fn block(session: &Session, channel: ChannelId) -> Option<&SendBlock> {
+    let all = super::print::channels(&session.tree);
+    all.into_iter().find(|(name, _)| name.id == channel)?.1.blocked.as_ref()
+}
+
+/// Why what was written waits without end: nobody is there to read it.
+fn away(session: &Session, channel: ChannelId) -> Option<Problem> {
+    let SendBlock::Away { name, dormant, .. } = block(session, channel)? else { return None };
+    let what = match dormant {
+        true => format!("none of {}'s devices has been there for 30 days", clean(name)),
+        false => format!("no device of {} can be written to now", clean(name)),
+    };
+    let hint = "The message is kept; it goes out, once, when one of them comes back. Do not send it again.";
+    Some(Problem::new(ProblemKind::Network, what).hint(hint))
+}
+
 /// Why nothing can be written there, before anything is.
 fn blocked(session: &Session, channel: ChannelId) -> Option<Problem> {
-    let all = super::print::channels(&session.tree);
-    let (_, node) = all.iter().find(|(name, _)| name.id == channel)?;
-    let problem = match node.blocked.as_ref()? {
+    let problem = match block(session, channel)? {
         SendBlock::IdentityChanged { name, .. } => {
             Problem::new(ProblemKind::Crypto, format!("the identity key of {} changed", clean(name)))
                 .hint("Compare safety numbers in `chat tui` (F8) before you write. Nothing was sent.")
@@ -224,6 +249,7 @@ fn blocked(session: &Session, channel: ChannelId) -> Option<Problem> {
             Problem::new(ProblemKind::Crypto, format!("two different device lists of {} claim the same place", clean(name)))
                 .hint("The server or that person's device is lying. Nothing was sent.")
         }
+        SendBlock::Away { .. } => return None,
         SendBlock::LogStopped => Problem::new(ProblemKind::Crypto, "the membership log of this channel does not verify")
             .hint("The server may be lying about who is a member. Nothing was sent."),
         SendBlock::ReadOnly => Problem::new(ProblemKind::Permission, "this channel is read-only for you"),

@@ -242,11 +242,25 @@ pub enum SendBlock {
         user_id: UserId,
         name: Untrusted,
     },
+    /// None of their devices can be written to now: what is written is kept, and goes out when one comes back.
+    Away {
+        user_id: UserId,
+        name: Untrusted,
+        /// None of them was there for 30 days; else there are no keys of them now.
+        dormant: bool,
+    },
     /// The membership log stopped.
     LogStopped,
     ReadOnly,
     Archived,
     NotMember,
+}
+
+impl SendBlock {
+    /// Whether what is written there now is kept for later instead of refused.
+    pub const fn keeps(&self) -> bool {
+        matches!(self, Self::Away { .. })
+    }
 }
 
 /// A message reference (`crypto.md` 9.1): never by id alone.

@@ -294,7 +294,13 @@ impl Engine {
             }
             Some(SendBlock::ReadOnly) => Err(Problem::new(ProblemKind::Permission, "Only moderators write in this channel.")),
             Some(SendBlock::NotMember) => Err(Problem::new(ProblemKind::Permission, "You are not a member here.")),
-            Some(SendBlock::IdentityChanged { .. } | SendBlock::Equivocation { .. } | SendBlock::LogStopped) | None => Ok(()),
+            Some(
+                SendBlock::IdentityChanged { .. }
+                | SendBlock::Equivocation { .. }
+                | SendBlock::Away { .. }
+                | SendBlock::LogStopped,
+            )
+            | None => Ok(()),
         }
     }
 

@@ -147,6 +147,9 @@ impl RowSend {
 
 impl Engine {
     pub(super) fn queue_row(&mut self, cx: &mut Cx<'_>, row: RowSend) -> Result<u64, StoreError> {
+        if let Some(peer) = self.places.peer(row.channel_id).filter(|peer| *peer != self.me_id()) {
+            self.look_again(cx, peer)?;
+        }
         self.queue(cx, Entry { what: What::Row(row), state: State::Plain, tries: 0 })
     }
 

@@ -158,6 +158,7 @@ impl Engine {
         let own_identity =
             self.contacts.get(&self.me_id()).is_some_and(|own| own.identity().as_bytes() == contact.identity().as_bytes());
         self.save_sessions(cx, from, sessions)?;
+        self.is_back(from.user_id);
         let first = consumed.is_some();
         if let (Some(consumed), Some(keys)) = (consumed, &mut self.keys) {
             keys.prekeys.consume(&consumed);

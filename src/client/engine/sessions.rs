@@ -25,7 +25,8 @@ use super::io::Method;
 use super::outbox::{RowSend, Sealed};
 use super::{Cx, Engine};
 
-/// A device that was dormant, refused or without prekeys is tried again with a send after this time, milliseconds.
+/// A device that was dormant, refused or without prekeys is tried again with a send after this time, milliseconds; at once when
+/// no other device of that person can be reached.
 const TRY_AGAIN_MS: u64 = 10 * 60_000;
 /// Device contents that wait for a session.
 const CONTROLS_MAX: usize = 500;
@@ -41,6 +42,8 @@ pub(super) struct PeerDevice {
     pub max_generation: u32,
     /// Its prekeys are too old, or its bundle does not hold: skipped.
     pub dormant: bool,
+    /// Dormant because its prekeys are too old: it was not there for 30 days.
+    pub stale: bool,
     /// The server has no prekeys of it: it is no current device.
     pub absent: bool,
     /// When its bundle was last looked at, milliseconds.
@@ -99,6 +102,8 @@ pub(super) struct Sessions {
     sets: BTreeMap<DeviceAddr, SessionSet>,
     /// Devices with [`PeerDevice::stale_generation`].
     stale: BTreeMap<DeviceAddr, u32>,
+    /// People to whom something is to be sent and of whom no device can be reached; whether all of them are dormant.
+    pub away: BTreeMap<UserId, bool>,
     /// Users whose bundles are asked for alone: the server refused them together for the sake of one.
     alone: usize,
 }
@@ -412,7 +417,8 @@ impl Engine {
                 self.save_sessions(cx, addr, set)?;
                 self.sessions.renew.remove(&addr);
                 self.update_peer(cx, addr, |peer| {
-                    (peer.dormant, peer.absent, peer.looked_at, peer.no_one_time_prekey) = (false, false, now, !one_time);
+                    (peer.dormant, peer.stale, peer.absent) = (false, false, false);
+                    (peer.looked_at, peer.no_one_time_prekey) = (now, !one_time);
                 })
             }
             Err(error) => {
@@ -431,9 +437,45 @@ impl Engine {
                         .hint("Nothing is encrypted for that device."),
                     );
                 }
-                self.update_peer(cx, addr, |peer| (peer.dormant, peer.looked_at) = (true, now))
+                let stale = error == Error::StaleBundle;
+                self.update_peer(cx, addr, |peer| (peer.dormant, peer.stale, peer.looked_at) = (true, stale, now))
             }
         }
+    }
+
+    /// Something is written to somebody. When none of their devices could be reached, each is looked at again (`crypto.md` 5).
+    pub(super) fn look_again(&mut self, cx: &mut Cx<'_>, user_id: UserId) -> Result<(), StoreError> {
+        let (devices, now) = (self.devices_of(user_id), cx.now.as_unix_ms());
+        for addr in &devices {
+            if self.sessions_with(cx, *addr)?.active(now).is_some_and(|session| self.is_fresh(*addr, session)) {
+                return Ok(());
+            }
+        }
+        for addr in devices {
+            self.update_peer(cx, addr, |peer| peer.looked_at = 0)?;
+        }
+        self.is_back(user_id);
+        Ok(())
+    }
+
+    /// Somebody may be reached again: what waits for that goes.
+    pub(super) fn is_back(&mut self, user_id: UserId) {
+        if self.sessions.away.remove(&user_id).is_some() {
+            self.places.dirty = true;
+            if let Some(channel_id) = self.places.dm_with(user_id) {
+                self.outbox.let_go(channel_id);
+            }
+        }
+    }
+
+    /// No device of somebody can be reached: whoever writes to them is told.
+    fn note_away(&mut self, cx: &Cx<'_>, user_id: UserId) -> Result<(), StoreError> {
+        let mut dormant = true;
+        for addr in self.devices_of(user_id) {
+            dormant &= self.peer_device(cx, addr)?.stale;
+        }
+        self.places.dirty |= self.sessions.away.insert(user_id, dormant) != Some(dormant);
+        Ok(())
     }
 
     // --- Sealing ---
@@ -517,8 +559,10 @@ impl Engine {
         }
         if peer != me && !reach.ready.iter().any(|addr| addr.user_id == peer) {
             // A message that none of their devices could read is not sent: it waits until one comes back.
+            self.note_away(cx, peer)?;
             return Ok(Sealed::Later(TRY_AGAIN_MS));
         }
+        self.is_back(peer);
         let Ok(base) = Content::from_bytes(&row.content) else { return Ok(Sealed::Refused("It cannot be encoded.".into())) };
         let mut copies = Vec::new();
         for to in reach.ready {

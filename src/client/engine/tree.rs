@@ -133,7 +133,10 @@ impl Engine {
             return match self.trust_of(user_id) {
                 Trust::Changed { was_verified } => Some(SendBlock::IdentityChanged { user_id, name, was_verified }),
                 Trust::Stopped => Some(SendBlock::Equivocation { user_id, name }),
-                Trust::Unknown | Trust::Unverified | Trust::Verified => None,
+                Trust::Unknown | Trust::Unverified | Trust::Verified => {
+                    let dormant = self.sessions.away.get(&user_id).copied();
+                    dormant.map(|dormant| SendBlock::Away { user_id, name, dormant })
+                }
             };
         }
         if channel.archived {

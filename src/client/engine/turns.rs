@@ -150,6 +150,15 @@ impl Turns {
         self.change(order, |head| (head.under_way, head.not_before) = (false, until));
     }
 
+    /// What was held back in a channel may go now.
+    pub(super) fn let_go(&mut self, channel_id: ChannelId) {
+        for order in self.rows_of(channel_id) {
+            if self.heads.get(&order).is_some_and(|head| !head.under_way && head.not_before > 0) {
+                self.hold_back(order, 0);
+            }
+        }
+    }
+
     /// Refused for good.
     pub(super) fn fail(&mut self, order: u64) {
         self.change(order, |head| (head.failed, head.under_way, head.not_before) = (true, false, 0));

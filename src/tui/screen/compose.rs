@@ -221,7 +221,7 @@ impl App {
             self.slash(&line);
             return;
         }
-        if let Some(block) = self.send_block() {
+        if let Some(block) = self.send_block().filter(|block| !block.keeps()) {
             let (what, _) = block_words(block);
             self.fail(format!("not sent: {what}"), "Your text is still here.");
             if let Some(notice) = &mut self.notice {
@@ -552,6 +552,13 @@ pub(super) fn block_words(block: &SendBlock) -> (String, String) {
         SendBlock::Equivocation { name, .. } => (
             format!("two device lists of {} contradict each other: F8 shows them", Clean::from_untrusted(name)),
             "The server or a device lies, so nothing more goes there. Ask them another way.".to_owned(),
+        ),
+        SendBlock::Away { name, dormant, .. } => (
+            match dormant {
+                true => format!("none of {}'s devices has been there for 30 days", Clean::from_untrusted(name)),
+                false => format!("no device of {} can be written to now", Clean::from_untrusted(name)),
+            },
+            "What you write is kept, and goes out when one of them comes back.".to_owned(),
         ),
         SendBlock::LogStopped => (
             "the signed list of members here is damaged".to_owned(),

@@ -294,7 +294,7 @@ fn composer(app: &App, frame: &mut Frame<'_>, which: Pane, layout: &PaneLayout) 
 }
 
 fn placeholder(app: &App, which: Pane) -> Clean {
-    if let Some(block) = app.send_block() {
+    if let Some(block) = app.send_block().filter(|block| !block.keeps()) {
         return Clean::ours(block_words(block).0);
     }
     if which == Pane::Thread {

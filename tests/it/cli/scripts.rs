@@ -9,6 +9,8 @@ use chat::client::command::Command;
 use chat::client::event::Answer;
 
 use super::people::{Background, Home, Two, ask, online};
+use crate::support::account::{Device, kem_prekey, now_ms, rng, signed_prekey};
+use crate::support::http::Http as _;
 use crate::support::server::TestServer;
 
 pub async fn messages(home: &Home, arguments: &[&str]) -> Vec<Value> {
@@ -87,6 +89,30 @@ async fn exit_codes_tell_what_went_wrong() {
     two.alice.run(&["send", "#ops", "now"]).await.ok();
     let texts: Vec<Value> = messages(&two.bob, &["tail"]).await.into_iter().map(|message| message["text"].clone()).collect();
     assert_eq!(texts, [json!("for later"), json!("now")], "what failed was not kept, what was queued came first");
+}
+
+#[tokio::test]
+async fn who_was_not_there_for_a_month_is_said_so_at_once() {
+    let server = TestServer::start().await;
+    let alice = Home::register(&server, "alice").await;
+    let mut bob = Device::of_age(server.user("bob").await, 40 * 86_400_000).await;
+    let me = alice.run(&["status", "--json"]).await.objects().remove(0)["user_id"].as_str().unwrap().to_owned();
+    let _: Value = bob.put(&format!("/contacts/{me}"), &json!({})).await.ok(200);
+
+    let begun = std::time::Instant::now();
+    alice.run(&["send", "@bob", "anybody there?"]).await.refused(
+        7,
+        &["none of bob's devices has been there for 30 days", "The message is kept", "Do not send it again"],
+    );
+    assert!(begun.elapsed().as_secs() < 20, "it waits for nobody: {:?}", begun.elapsed());
+    let queued = alice.run(&["send", "@bob", "and now?", "--queue", "--json"]).await.objects();
+    assert_eq!(queued[0]["state"], "queued");
+
+    let (signed, last) = bob.keys.rotate(&bob.local, now_ms(), &mut rng()).unwrap();
+    let fresh = json!({ "signed_prekey": signed_prekey(&signed), "last_kem_prekey": kem_prekey(&last) });
+    let _: Value = bob.post("/keys/prekeys", &fresh).await.ok(200);
+    let sent = alice.run(&["send", "@bob", "so?", "--json"]).await.objects();
+    assert_eq!((&sent[0]["state"], &sent[0]["seq"]), (&json!("sent"), &json!(3)), "what was kept went first");
 }
 
 #[tokio::test]

@@ -92,9 +92,18 @@ impl User {
 impl Device {
     /// Registers the account's first device.
     pub async fn first(user: User) -> Self {
+        Self::of_age(user, 0).await
+    }
+
+    /// The same, with prekeys that were signed so many milliseconds ago.
+    pub async fn of_age(user: User, age: u64) -> Self {
         let (local, list) = LocalDevice::first(*user.id().as_bytes(), now_ms(), &mut rng()).unwrap();
         let mut device = Self { user, local, keys: PrekeySecrets::default(), list };
         let mut request = device.registration(3, 2);
+        if age > 0 {
+            let (signed, last) = device.keys.rotate(&device.local, now_ms() - age, &mut rng()).unwrap();
+            (request.signed_prekey, request.last_kem_prekey) = (signed_prekey(&signed), kem_prekey(&last));
+        }
         request.identity_key = Some(Blob::from(*device.local.identity().as_bytes()));
         request.device_list = Some(Blob::from(device.list.as_bytes()));
         device.register(&request).await;

@@ -314,6 +314,53 @@ fn prekeys_that_run_out_are_no_obstacle_and_are_refilled() {
 }
 
 #[test]
+fn who_was_not_there_for_a_month_is_looked_for_with_each_message() {
+    const DAY: i64 = 24 * 3_600_000;
+    let mut world = World::of(&["ana", "bo"]);
+    let dm = world.dm(0, 1);
+    world.settle();
+    world.disconnect(1);
+    world.advance(40 * DAY);
+    world.say(0, dm, "anybody there?");
+    world.settle();
+    let away = |world: &World| matches!(world.node(0, dm).blocked, Some(SendBlock::Away { dormant: true, .. }));
+    assert!(away(&world), "{:?}", world.node(0, dm).blocked);
+    assert_eq!(world.tree(0).waiting, 1, "it is kept");
+    let fetched = world.server.bundle_fetches;
+    world.say(0, dm, "and now?");
+    world.run();
+    assert_eq!(world.server.bundle_fetches, fetched + 1, "each message looks again");
+    assert!(away(&world));
+    world.restart(0);
+    world.settle();
+    assert!(away(&world), "what waits says why");
+    // Bo's client comes back with new keys; nothing tells ana.
+    world.connect(1);
+    world.run();
+    world.say(0, dm, "so?");
+    world.settle();
+    assert_eq!(world.agreed(dm, &[0, 1]), ["anybody there?", "and now?", "so?"]);
+    assert_eq!(world.node(0, dm).blocked, None);
+}
+
+#[test]
+fn who_comes_back_gets_at_once_what_waited_for_them() {
+    const DAY: i64 = 24 * 3_600_000;
+    let mut world = World::of(&["ana", "bo"]);
+    let dm = world.dm(0, 1);
+    world.settle();
+    world.disconnect(1);
+    world.advance(40 * DAY);
+    world.say(0, dm, "anybody there?");
+    world.settle();
+    world.connect(1);
+    world.settle();
+    world.say(1, dm, "I am back");
+    world.settle();
+    assert_eq!(world.texts(1, dm), ["I am back", "anybody there?"]);
+}
+
+#[test]
 fn signed_prekeys_rotate_weekly_and_old_first_messages_still_open() {
     let mut world = World::of(&["ana", "bo"]);
     let bo = world.id(1);
