@@ -24,6 +24,7 @@ use super::db::{Db, addr_key, damaged, key};
 use super::http::{self, Failure, Question};
 use super::io::Method;
 use super::sessions::PeerDevice;
+use super::warnings::Concern;
 use super::{Cx, Engine};
 
 /// Users of one request.
@@ -324,18 +325,12 @@ impl Engine {
             Ok(Presented::Stopped(contact)) => {
                 self.put_contact(cx, contact);
                 let name = self.name_of(user_id);
-                cx.notice(
-                    Problem::new(
-                        ProblemKind::Crypto,
-                        format!("There are two different signed device lists of {} with one number. The cause may be the server or a stolen key.", name.raw()),
-                    )
-                    .hint("Nothing is sent to them. Compare safety numbers, then use /trust."),
+                let text = format!(
+                    "There are two different signed device lists of {} with one number. The cause may be the server or a stolen key.",
+                    name.raw()
                 );
-                self.line_about(
-                    cx,
-                    user_id,
-                    SystemLine::Warning("Two signed device lists contradict each other. Sending is stopped.".into()),
-                )?;
+                let hint = "Nothing is sent to them. Compare safety numbers, then use /trust.";
+                self.warn(cx, Concern::Person(user_id), b"stopped", &kdf::hash(&[list]), text, hint)?;
                 Ok(false)
             }
             Ok(Presented::IdentityChanged(changed)) => {
@@ -358,7 +353,7 @@ impl Engine {
             format!("The server sent a device list of {} that does not hold: {error}.", name.raw())
         };
         let hint = "It was not accepted; what was known before stays in force.";
-        self.warn_about(cx, user_id, b"lists", error.to_string().as_bytes(), text, hint)
+        self.warn(cx, Concern::Person(user_id), b"lists", error.to_string().as_bytes(), text, hint)
     }
 
     /// Another identity key is claimed: the old pin stays (`crypto.md` 14.3).
@@ -436,14 +431,6 @@ impl Engine {
             self.rotate_chains_of(cx, user_id)?;
         }
         Ok(())
-    }
-
-    /// A line in the DM with somebody.
-    pub(super) fn line_about(&mut self, cx: &mut Cx<'_>, user_id: UserId, line: SystemLine) -> Result<(), StoreError> {
-        match self.places.dm_with(user_id) {
-            Some(channel_id) => self.local_line(cx, channel_id, line),
-            None => Ok(()),
-        }
     }
 
     // --- What is known ---

@@ -2,11 +2,13 @@
 //! of those that it passed over; a key that is still there after a day is of a frame that did not arrive. What was in it nobody
 //! knows: a message, or a receipt.
 
-use crate::client::model::{Problem, ProblemKind, SystemLine};
+use crate::client::model::SystemLine;
 use crate::client::store::StoreError;
 use crate::crypto::session_set::SessionSet;
 use crate::protocol::ids::DeviceAddr;
 
+use super::db::key;
+use super::warnings::Concern;
 use super::{Cx, Engine};
 
 /// Frames come by two ways, and a sender may try again for a while: until then a gap is no news, milliseconds.
@@ -40,8 +42,8 @@ impl Engine {
         if from.user_id == self.me_id() {
             let device = from.device_id;
             let text = format!("{things}{count} that your device number {device} sent did not arrive here.");
-            cx.notice(Problem::new(ProblemKind::Crypto, text).hint(hint));
-            return Ok(());
+            let kind = key(&[b"gap", &device.to_be_bytes()]);
+            return self.warn(cx, Concern::Person(from.user_id), &kind, &until.to_be_bytes(), text, hint);
         }
         let device = from.device_id;
         let text = format!(

@@ -1,7 +1,6 @@
 //! What messages say about device lists (`crypto.md` 10.4): theirs, and ours as they saw it. So a server that hides a change of
 //! devices from somebody is found out by the next message.
 
-use crate::client::model::{Problem, ProblemKind, SystemLine};
 use crate::client::store::{StoreError, Table};
 use crate::crypto::content::{Body, DevListUpdate};
 use crate::crypto::device_list::{ListRef, RefOrder};
@@ -10,7 +9,7 @@ use crate::protocol::devices::UserDevices;
 use crate::protocol::ids::UserId;
 
 use super::contacts::{WANTED_MAX, list_key};
-use super::db::key;
+use super::warnings::Concern;
 use super::{Cx, Engine};
 
 impl Engine {
@@ -32,7 +31,7 @@ impl Engine {
                         "{} names another device list than the server showed: it may be hiding a device change.",
                         name.raw()
                     );
-                    self.warn_about(cx, from, b"own", &named, text, "Compare safety numbers and devices with them.")?;
+                    self.warn(cx, Concern::Person(from), b"own", &named, text, "Compare safety numbers and devices with them.")?;
                     self.mark_list_stale(cx, from, u64::MAX)?;
                 }
                 RefOrder::Same | RefOrder::Older | RefOrder::Newer => {}
@@ -58,7 +57,7 @@ impl Engine {
                     let name = self.name_of(from);
                     let text = format!("{} was shown a device list of yours that this device never published.", name.raw());
                     let hint = "The server may be hiding or adding a device. Compare safety numbers with them.";
-                    self.warn_about(cx, from, b"seen", &seen, text, hint)?;
+                    self.warn(cx, Concern::Person(from), b"seen", &seen, text, hint)?;
                 }
                 RefOrder::Same | RefOrder::Older => {}
             }
@@ -109,29 +108,8 @@ impl Engine {
         if self.contacts.get(&from).is_some_and(|contact| contact.list().seq() > before) && !self.lists.stale.contains(&from) {
             let name = self.name_of(from);
             let text = format!("The server did not deliver a device list that {} sent directly.", name.raw());
-            self.warn_about(cx, from, b"held", &before.to_be_bytes(), text, "It may be hiding a device change.")?;
+            self.warn(cx, Concern::Person(from), b"held", &before.to_be_bytes(), text, "It may be hiding a device change.")?;
         }
-        Ok(())
-    }
-
-    /// A warning about somebody: told, and kept in the conversation with them, since whoever listens now may be a script. The
-    /// line comes once for what it is about, in a row: the same may be said by every message.
-    pub(super) fn warn_about(
-        &mut self,
-        cx: &mut Cx<'_>,
-        user_id: UserId,
-        kind: &[u8],
-        about: &[u8],
-        text: String,
-        hint: &str,
-    ) -> Result<(), StoreError> {
-        let at = key(&[b"warned/", user_id.as_bytes(), kind]);
-        let told = cx.db.get(Table::Account, &at)?.is_some_and(|told| told.as_slice() == about);
-        if !told && self.places.dm_with(user_id).is_some() {
-            cx.db.put(Table::Account, at, about);
-            self.line_about(cx, user_id, SystemLine::Warning(format!("{text} {hint}")))?;
-        }
-        cx.notice(Problem::new(ProblemKind::Crypto, text).hint(hint));
         Ok(())
     }
 
@@ -150,7 +128,7 @@ impl Engine {
                     "A message names a newer device list of {} than the server shows: it may be hiding a device change.",
                     name.raw()
                 );
-                self.warn_about(cx, user_id, b"newer", &about, text, "Compare safety numbers and devices with them.")?;
+                self.warn(cx, Concern::Person(user_id), b"newer", &about, text, "Compare safety numbers and devices with them.")?;
             }
             _ => {}
         }

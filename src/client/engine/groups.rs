@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::client::model::{Mark, Problem, ProblemKind};
+use crate::client::model::Mark;
 use crate::client::store::{Store, StoreError, Table};
 use crate::crypto::Error;
 use crate::crypto::contact::Sending;
@@ -20,6 +20,7 @@ use super::outbox::{RowSend, Sealed};
 use super::receive::{Incoming, Outcome};
 use super::sessions::{SentContent, SentWhat, of_addr, to_addr};
 use super::timeline::{Origin, RowFacts};
+use super::warnings::Concern;
 use super::{Cx, Engine};
 
 /// Sender keys that wait for ops, of all channels: a contact could send keys for channels that there are none of.
@@ -442,15 +443,20 @@ impl Engine {
                 Ok(true)
             }
             Err(Error::Equivocation) => {
+                let same_view = state.log.head(parsed.epoch) == Some(&parsed.head);
                 let name = self.name_of(from.user_id);
-                cx.notice(
-                    Problem::new(
-                        ProblemKind::Crypto,
-                        format!("{} sees other members of a channel than this client does.", name.raw()),
-                    )
-                    .hint("Their key was not accepted. The server may be showing different membership to different people."),
-                );
-                self.tell_membership(cx, from.user_id, log_id, Some(channel_id))?;
+                let kind = key(&[b"key", &addr_key(from)]);
+                if same_view {
+                    let text = format!("A device of {} sent two different keys of one number for this channel.", name.raw());
+                    let hint = "The second was not accepted. The device is broken, or its keys were stolen: ask them.";
+                    let about = parsed.chain_id.to_be_bytes();
+                    self.warn(cx, Concern::Channel(channel_id), &kind, &about, text, hint)?;
+                } else {
+                    let text = format!("{} sees other members of a channel than this client does.", name.raw());
+                    let hint = "Their key was not accepted. The server may be showing different membership to different people.";
+                    self.warn(cx, Concern::Channel(channel_id), &kind, &parsed.head, text, hint)?;
+                    self.tell_membership(cx, from.user_id, log_id, Some(channel_id))?;
+                }
                 Ok(true)
             }
             // Refused for good: not a member, another channel's log, a weak key.
@@ -580,10 +586,9 @@ impl Engine {
             if cx.db.load::<u32>(Table::Account, &warned)? != Some(frame.chain_id) {
                 cx.db.save(Table::Account, warned, &frame.chain_id)?;
                 let name = self.name_of(from.user_id);
-                cx.notice(
-                    Problem::new(ProblemKind::Crypto, format!("{} has used one channel key for very long.", name.raw()))
-                        .hint("Their client may be out of date."),
-                );
+                let text = format!("{} has used one channel key for very long.", name.raw());
+                let (kind, about) = (key(&[b"overdue", &addr_key(from)]), frame.chain_id.to_be_bytes());
+                self.warn(cx, Concern::Channel(channel_id), &kind, &about, text, "Their client may be out of date.")?;
             }
         }
         let mut marks = Vec::new();

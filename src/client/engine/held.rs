@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::client::model::{MessageRef, Problem, ProblemKind, Reason};
+use crate::client::model::{MessageRef, Reason};
 use crate::client::store::{StoreError, Table};
 use crate::crypto::content::{self, Body, Content, Resent, SessionCtl};
 use crate::crypto::frame::Frame;
@@ -15,6 +15,7 @@ use super::db::{Db, key};
 use super::lines::{Line, LineBody};
 use super::receive::{Incoming, Outcome};
 use super::sessions::{SentContent, SentKey, SentWhat};
+use super::warnings::Concern;
 use super::{Cx, Engine};
 
 /// Frames of one conversation.
@@ -250,7 +251,7 @@ impl Engine {
                 if due > now {
                     self.timers.held_soon(due);
                 } else {
-                    self.warn_of_missing_ops(cx, &held);
+                    self.warn_of_missing_ops(cx, &held)?;
                     held.warned = true;
                     cx.db.save(Table::Held, at, &held)?;
                 }
@@ -305,15 +306,13 @@ impl Engine {
     }
 
     /// A message refers to a membership log further than the server shows it, for a day now (12.3).
-    fn warn_of_missing_ops(&mut self, cx: &mut Cx<'_>, held: &Held) {
-        let name = self.name_of(held.incoming.from.user_id);
-        cx.notice(
-            Problem::new(
-                ProblemKind::Crypto,
-                format!("{} wrote under membership changes that the server does not show.", name.raw()),
-            )
-            .hint("The server may be hiding membership changes. Ask them who was added or removed."),
-        );
+    fn warn_of_missing_ops(&mut self, cx: &mut Cx<'_>, held: &Held) -> Result<(), StoreError> {
+        let from = held.incoming.from.user_id;
+        let channel = held.incoming.row.as_ref().map(|(channel_id, _)| Concern::Channel(*channel_id));
+        let text = format!("{} wrote under membership changes that the server does not show.", self.name_of(from).raw());
+        let hint = "The server may be hiding membership changes. Ask them who was added or removed.";
+        let day = held.since_ms / DAY_MS;
+        self.warn(cx, channel.unwrap_or(Concern::Person(from)), &key(&[b"ops", from.as_bytes()]), &day.to_be_bytes(), text, hint)
     }
 
     // --- Requests of others ---

@@ -8,6 +8,7 @@ use crate::client::model::{Problem, ProblemKind, SystemLine};
 use crate::client::store::{Store, StoreError, Table};
 use crate::crypto::Error;
 use crate::crypto::membership::{self, Change, Log, Op};
+use crate::protocol::channels::Channel;
 use crate::protocol::communities::Role;
 use crate::protocol::ids::{ChannelId, CommunityId, LogId, UserId};
 
@@ -15,6 +16,7 @@ use super::contacts::StoredCerts;
 use super::db::{Db, damaged, key};
 use super::feed::{Feed, LogFeed};
 use super::views::pin_key;
+use super::warnings::Concern;
 use super::{Cx, Engine};
 
 /// Channels of a log that show a line about each change.
@@ -107,10 +109,9 @@ impl Engine {
             state.log.stop(conflict);
             if state.status != LogStatus::Stopped {
                 state.status = LogStatus::Stopped;
-                cx.notice(
-                    Problem::new(ProblemKind::Crypto, "Two different signed membership changes claim the same place.")
-                        .hint("Nothing is sent there until an admin decides which is void: `chat resume`. The evidence is kept."),
-                );
+                let text = "Two different signed membership changes claim the same place.".to_owned();
+                let hint = "Nothing is sent there until an admin decides which is void: `chat resume`. The evidence is kept.";
+                self.warn(cx, Concern::Log(log_id), b"stopped", &parsed.head, text, hint)?;
             }
             self.places.dirty = true;
             cx.db.put(Table::Evidence, key(&[log_id.as_bytes(), &parsed.seq.to_be_bytes(), &parsed.head]), op);
@@ -151,13 +152,13 @@ impl Engine {
                 }
                 Err(Error::UnverifiedDevice) => {
                     if !self.want_actor(log_id, &op) && !self.drop_members_op(log_id, next, from) {
-                        self.log_broken(cx, log_id, next, "the device that signed it is in no list of its user".into());
+                        self.log_broken(cx, log_id, next, "the device that signed it is in no list of its user".into())?;
                     }
                     break;
                 }
                 Err(error) => {
                     if !self.drop_members_op(log_id, next, from) {
-                        self.log_broken(cx, log_id, next, error.to_string());
+                        self.log_broken(cx, log_id, next, error.to_string())?;
                     }
                     break;
                 }
@@ -181,7 +182,7 @@ impl Engine {
         Ok(())
     }
 
-    fn log_broken(&mut self, cx: &mut Cx<'_>, log_id: LogId, seq: u64, why: String) {
+    fn log_broken(&mut self, cx: &mut Cx<'_>, log_id: LogId, seq: u64, why: String) -> Result<(), StoreError> {
         let epoch = self.logs.get(&log_id).map_or(0, |state| state.log.epoch());
         self.feed(log_id).give_up(seq, epoch);
         let name = self
@@ -189,19 +190,16 @@ impl Engine {
             .communities
             .get(&CommunityId(log_id.0))
             .map_or_else(|| "a channel".to_owned(), |community| community.name.clone());
-        cx.notice(
-            Problem::new(
-                ProblemKind::Crypto,
-                format!("The server sent a membership change of {name} that does not hold: {why}."),
-            )
-            .hint("It was not accepted: no keys go to anybody whom it would have added."),
-        );
+        let text = format!("The server sent a membership change of {name} that does not hold: {why}.");
+        let hint = "It was not accepted: no keys go to anybody whom it would have added.";
+        self.warn(cx, Concern::Log(log_id), b"broken", &seq.to_be_bytes(), text, hint)?;
         if let Some(state) = self.logs.get_mut(&log_id)
             && state.status == LogStatus::Good
         {
             state.status = LogStatus::Broken(why);
         }
         self.places.dirty = true;
+        Ok(())
     }
 
     fn save_log(&mut self, cx: &mut Cx<'_>, log_id: LogId) {
@@ -254,12 +252,12 @@ impl Engine {
 
     /// Where a change of members is shown (R1): in the first channel, and where this user has spoken lately.
     fn channels_with_lines(&self, log_id: LogId) -> Vec<ChannelId> {
-        let mut channels: Vec<_> = self
-            .places
-            .channels
-            .values()
-            .filter(|channel| self.places.states.get(&channel.id).is_some_and(|state| state.log == Some(log_id)))
-            .collect();
+        self.places_of_lines(|channel| self.places.states.get(&channel.id).is_some_and(|state| state.log == Some(log_id)))
+    }
+
+    /// Of these channels the first, and those where this user has spoken lately.
+    pub(super) fn places_of_lines(&self, of: impl Fn(&Channel) -> bool) -> Vec<ChannelId> {
+        let mut channels: Vec<_> = self.places.channels.values().filter(|channel| of(channel)).collect();
         channels.sort_by_key(|channel| (channel.position, channel.created_at, channel.id));
         let first = channels.first().map(|channel| channel.id);
         channels

@@ -6,7 +6,7 @@
 //!
 //! `keys` this device · `sync`, `snapshot` and `events` streams in step · `outbox`, `turns` and `unsent` what waits · `contacts` and `gossip` whom we know
 //! by which keys ·
-//! `sessions`, `receive`, `held` and `gaps` frames of devices · `membership`, `feed`, `views` and `forks` who belongs where · `groups` channel keys · `timeline` and `lines` what was
+//! `sessions`, `receive`, `held` and `gaps` frames of devices · `membership`, `feed`, `views` and `forks` who belongs where · `warnings` what is wrong · `groups` channel keys · `timeline` and `lines` what was
 //! said · `places` and `tree` what the server shows · `settle` when nothing is left to do · `commands`, `errands` and `ops` what the user asks for.
 //!
 //! Nothing here acts at once: every step ends in [`Engine::pump`], which looks at what is wanted and possible and asks for
@@ -46,6 +46,7 @@ mod tree;
 mod turns;
 mod unsent;
 mod views;
+mod warnings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::client::model::{Problem, ProblemKind};
 use crate::client::store::{StoreError, Table};
 use crate::crypto::Error;
 use crate::crypto::contact::Sending;
@@ -23,6 +22,7 @@ use super::db::{Db, addr_key, addr_of, damaged, key};
 use super::http::{self, Failure, Question};
 use super::io::Method;
 use super::outbox::{RowSend, Sealed};
+use super::warnings::Concern;
 use super::{Cx, Engine};
 
 /// A device that was dormant, refused or without prekeys is tried again with a send after this time, milliseconds; at once when
@@ -429,13 +429,10 @@ impl Engine {
                 }
                 if !matches!(error, Error::StaleBundle | Error::UnverifiedDevice) {
                     let name = self.name_of(addr.user_id);
-                    cx.notice(
-                        Problem::new(
-                            ProblemKind::Crypto,
-                            format!("The server's keys for device {} of {} do not hold: {error}.", addr.device_id, name.raw()),
-                        )
-                        .hint("Nothing is encrypted for that device."),
-                    );
+                    let text = format!("The server's keys for device {} of {} do not hold: {error}.", addr.device_id, name.raw());
+                    let (kind, why) = (key(&[b"bundle", &addr.device_id.to_be_bytes()]), error.to_string());
+                    let hint = "Nothing is encrypted for that device.";
+                    self.warn(cx, Concern::Person(addr.user_id), &kind, why.as_bytes(), text, hint)?;
                 }
                 let stale = error == Error::StaleBundle;
                 self.update_peer(cx, addr, |peer| (peer.dormant, peer.stale, peer.looked_at) = (true, stale, now))
@@ -614,17 +611,13 @@ impl Engine {
                 // R1: the server wants a copy for a device that nobody signed.
                 send.skipped.push(*addr);
                 let name = self.name_of(addr.user_id);
-                cx.notice(
-                    Problem::new(
-                        ProblemKind::Crypto,
-                        format!(
-                            "The server asked for a copy for device {} of {}, which is in no signed list.",
-                            addr.device_id,
-                            name.raw()
-                        ),
-                    )
-                    .hint("Nothing was encrypted for it. The server may be trying to add a device of its own."),
+                let text = format!(
+                    "The server asked for a copy for device {} of {}, which is in no signed list.",
+                    addr.device_id,
+                    name.raw()
                 );
+                let hint = "Nothing was encrypted for it. The server may be trying to add a device of its own.";
+                self.warn(cx, Concern::Person(addr.user_id), b"ghost", &addr.device_id.to_be_bytes(), text, hint)?;
             }
         }
         Ok(Box::new(send))

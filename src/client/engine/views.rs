@@ -1,7 +1,6 @@
 //! What members tell each other of a membership log (`crypto.md` 11.6): where it begins, how far it goes, and which ops they saw.
 //! It is compared with what the server shows; it never takes the place of a verified op.
 
-use crate::client::model::{Problem, ProblemKind};
 use crate::client::store::{StoreError, Table};
 use crate::crypto::content::{Body, MembershipOps};
 use crate::crypto::membership::Op;
@@ -10,6 +9,7 @@ use crate::protocol::ids::{ChannelId, LogId, UserId};
 use super::db::key;
 use super::feed::Feed;
 use super::membership::LogState;
+use super::warnings::Concern;
 use super::{Cx, Engine};
 
 /// The head that a member named last.
@@ -37,17 +37,9 @@ impl Engine {
             return Ok(());
         }
         if !self.pin_told(cx, log_id, &genesis.head)? {
-            cx.notice(
-                Problem::new(
-                    ProblemKind::Crypto,
-                    format!(
-                        "{} knows another beginning of a membership log than the server shows here.",
-                        self.name_of(from).raw()
-                    ),
-                )
-                .hint("The server may be showing you different members. Ask an admin."),
-            );
-            return Ok(());
+            let text = format!("{} knows another beginning of this list of members than this client does.", self.name_of(from).raw());
+            let hint = "The server may be showing you different members. Ask an admin, by another way.";
+            return self.warn(cx, Concern::Log(log_id), b"beginning", &genesis.head, text, hint);
         }
         if let Ok(head) = <[u8; 32]>::try_from(ops.head.as_slice()) {
             cx.db.save(Table::Account, claim_key(log_id), &(from, ops.head_seq, head))?;
@@ -99,13 +91,9 @@ impl Engine {
         let Some((from, seq, head)) = cx.db.load::<(UserId, u64, [u8; 32])>(Table::Account, &at)? else { return Ok(()) };
         let Some(state) = self.logs.get(&log_id).filter(|state| state.log.epoch() >= seq) else { return Ok(()) };
         if state.log.head(seq) != Some(&head) {
-            cx.notice(
-                Problem::new(
-                    ProblemKind::Crypto,
-                    format!("{} sees another history of members than this client does.", self.name_of(from).raw()),
-                )
-                .hint("The server may be showing different membership to different people. Ask an admin."),
-            );
+            let text = format!("{} sees another history of members than this client does.", self.name_of(from).raw());
+            let hint = "The server may be showing different membership to different people. Ask an admin, by another way.";
+            self.warn(cx, Concern::Log(log_id), b"history", &head, text, hint)?;
         }
         cx.db.delete(Table::Account, at);
         Ok(())

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::conversations::reset_identity;
+use super::liars::warnings;
 use super::*;
 use crate::client::engine::db::Db;
 use crate::client::engine::held::HeldFrame;
@@ -472,6 +473,62 @@ fn who_is_a_member_is_not_told_to_outsiders() {
     });
     world.settle();
     assert_eq!(inbox(&world, 2), before, "no membership operations went to somebody who was removed");
+}
+
+/// A sender key of somebody's for a channel, as no honest client would send it.
+fn odd_key(channel: ChannelId, seed: u8, epoch: u64, head: [u8; 32]) -> tc::Body {
+    let mut skdm = vec![7; 128];
+    skdm[..16].copy_from_slice(channel.as_bytes());
+    skdm[20..24].fill(0);
+    skdm[56..88].copy_from_slice(SigningKey::from_seed(&[seed; 32]).public().as_bytes());
+    skdm[88..96].copy_from_slice(&epoch.to_be_bytes());
+    skdm[96..].copy_from_slice(&head);
+    tc::Body::Skdm(skdm)
+}
+
+#[test]
+fn what_contradicts_the_members_of_a_channel_stays_in_it() {
+    let (mut world, community_id, channel) = World::shared(&["ana", "bo"]);
+    world.say(1, channel, "hello");
+    world.settle();
+    let (ana, log_id): (_, LogId) = (world.id(0), community_id.into());
+    assert!(world.clients[0].engine.places.dm_with(world.id(1)).is_none());
+    let about = |world: &mut World, words: &str| {
+        warnings(world, 0, channel).into_iter().filter(|text| text.contains(words)).count()
+    };
+    for _ in 0..2 {
+        act(&mut world, 1, |engine, cx| engine.send_control(cx, ana, odd_key(channel, 1, 1, [7; 32])));
+        world.settle();
+        assert_eq!(about(&mut world, "bo sees other members of a channel"), 1, "once, however often it is said");
+    }
+    let head = *world.clients[0].engine.logs[&log_id].log.head(1).unwrap();
+    for seed in [1, 2] {
+        act(&mut world, 1, |engine, cx| engine.send_control(cx, ana, odd_key(channel, seed, 1, head)));
+        world.settle();
+    }
+    assert_eq!(about(&mut world, "two different keys of one number"), 1);
+    // The next client, which heard nothing of it, shows it too.
+    world.restart(0);
+    assert_eq!(about(&mut world, "bo sees other members of a channel"), 1);
+}
+
+#[test]
+fn a_warning_about_somebody_without_a_conversation_stays_where_both_are() {
+    let (mut world, _, channel) = World::shared(&["ana", "bo", "eve"]);
+    let eve = world.server.accounts[&world.id(2)].devices[&1].signed.clone().unwrap();
+    let bo = world.id(1).to_string();
+    world.tamper = Some(Box::new(move |_, request, answer| {
+        if request.path == "/users/bundles" && let Some(bundles) = answer["items"][&bo]["bundles"].as_array_mut() {
+            for bundle in bundles {
+                bundle["signed_prekey"] = serde_json::to_value(&eve).unwrap();
+            }
+        }
+    }));
+    world.say(0, channel, "hello");
+    world.settle();
+    assert!(world.clients[0].engine.places.dm_with(world.id(1)).is_none());
+    let warned = warnings(&mut world, 0, channel);
+    assert_eq!(warned.iter().filter(|text| text.contains("device 1 of bo do not hold")).count(), 1, "{warned:?}");
 }
 
 #[test]

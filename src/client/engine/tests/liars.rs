@@ -402,7 +402,7 @@ fn an_admin_lets_a_stopped_log_go_on_for_everybody() {
 }
 
 /// What a conversation warns of.
-fn warnings(world: &mut World, who: Who, channel: ChannelId) -> Vec<String> {
+pub(super) fn warnings(world: &mut World, who: Who, channel: ChannelId) -> Vec<String> {
     let items = world.page(who, channel).items;
     items
         .iter()
