@@ -251,7 +251,7 @@ fn blocked(session: &Session, channel: ChannelId) -> Option<Problem> {
         }
         SendBlock::Away { .. } => return None,
         SendBlock::LogStopped => Problem::new(ProblemKind::Crypto, "the membership log of this channel does not verify")
-            .hint("The server may be lying about who is a member. Nothing was sent."),
+            .hint("The server may be lying about who is a member; `chat resume` says more. Nothing was sent."),
         SendBlock::ReadOnly => Problem::new(ProblemKind::Permission, "this channel is read-only for you"),
         SendBlock::Archived => Problem::new(ProblemKind::Permission, "this channel is archived"),
         SendBlock::NotMember => Problem::new(ProblemKind::Permission, "you are not a member of this channel any more"),

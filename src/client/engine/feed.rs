@@ -39,6 +39,8 @@ pub(super) struct LogFeed {
     not_before: u64,
     /// Since when, and how many ops of members were judged.
     judged: (u64, u32),
+    /// The server shows another beginning than the one that was told: nothing waits for this log.
+    disputed: bool,
     /// Lists that were asked for and did not help.
     tried: BTreeSet<(UserId, [u8; 32], u64, bool)>,
 }
@@ -63,6 +65,20 @@ impl LogFeed {
     /// Of a log that the store holds, with the highest seq that was named before.
     pub(super) fn known_to(head: u64) -> Self {
         Self { head, ..Self::default() }
+    }
+
+    /// Of a log of which two beginnings are known, when the client ended.
+    pub(super) fn in_dispute() -> Self {
+        Self { disputed: true, ..Self::default() }
+    }
+
+    pub(super) const fn is_disputed(&self) -> bool {
+        self.disputed
+    }
+
+    /// Whether that is news.
+    pub(super) const fn dispute(&mut self, disputed: bool) -> bool {
+        std::mem::replace(&mut self.disputed, disputed) != disputed
     }
 
     pub(super) const fn head(&self) -> u64 {
@@ -160,7 +176,7 @@ impl Engine {
     /// Whether it is worth waiting for more of a log.
     pub(super) fn may_advance(&self, log_id: LogId) -> bool {
         self.logs.get(&log_id).is_none_or(|state| state.status == LogStatus::Good)
-            && self.feeds.get(&log_id).is_none_or(|feed| feed.failures < FAILURES_MAX)
+            && self.feeds.get(&log_id).is_none_or(|feed| feed.failures < FAILURES_MAX && !feed.disputed)
     }
 
     pub(super) fn pump_logs(&mut self, cx: &mut Cx<'_>) {

@@ -14,7 +14,10 @@ use super::{Cx, Engine};
 impl Engine {
     /// Why the log of a channel is stopped: empty while it runs.
     pub(super) fn forks(&self, cx: &Cx<'_>, channel_id: ChannelId) -> Result<Result<Vec<Fork>, Problem>, StoreError> {
-        let Some(state) = self.log_of(channel_id) else { return Ok(Err(unknown())) };
+        let Some(state) = self.log_of(channel_id) else {
+            let disputed = self.places.channels.get(&channel_id).is_some_and(|channel| self.is_disputed(channel));
+            return Ok(Err(if disputed { disputed_beginning() } else { unknown() }));
+        };
         let mut forks = Vec::new();
         for conflict in state.log.conflicts() {
             let at = key(&[state.log.id(), &conflict.seq.to_be_bytes()]);
@@ -85,6 +88,11 @@ const fn role_word(role: Role) -> &'static str {
         Role::Admin => "admin",
         Role::Owner => "owner",
     }
+}
+
+fn disputed_beginning() -> Problem {
+    Problem::new(ProblemKind::Crypto, "This channel's list of members begins in two different ways: as you were told, and as the server shows it.")
+        .hint("Ask who added you, by another way than this server. If it stays so, make a new channel: nobody can decide it here.")
 }
 
 fn unknown() -> Problem {

@@ -15,7 +15,7 @@ use crate::protocol::ids::{ChannelId, CommunityId, LogId, UserId};
 use super::contacts::StoredCerts;
 use super::db::{Db, damaged, key};
 use super::feed::{Feed, LogFeed};
-use super::views::pin_key;
+use super::views::{DISPUTED, pin_key};
 use super::warnings::Concern;
 use super::{Cx, Engine};
 
@@ -57,6 +57,11 @@ pub(super) fn open(store: &dyn Store) -> Result<(ById<LogState>, ById<LogFeed>),
         let status = if log.is_stopped() { LogStatus::Stopped } else { LogStatus::Good };
         feeds.insert(id, LogFeed::known_to(u64::from_be_bytes(*head)));
         logs.insert(id, LogState { log, status });
+    }
+    for (at, _) in db.scan(Table::Account, DISPUTED, usize::MAX)? {
+        if let Some(Ok(id)) = at.get(DISPUTED.len()..).map(<[u8; 16]>::try_from) {
+            feeds.insert(LogId::from_bytes(id), LogFeed::in_dispute());
+        }
     }
     Ok((logs, feeds))
 }
@@ -144,6 +149,9 @@ impl Engine {
                 Ok(()) => {
                     moved = true;
                     self.feed(log_id).applied(next);
+                    if next == 0 {
+                        self.settle_beginning(cx, log_id);
+                    }
                     let at = cx.now.as_unix_ms().to_be_bytes();
                     cx.db.put(Table::LogOps, key(&[log_id.as_bytes(), &next.to_be_bytes()]), [&at[..], &op].concat());
                     if let Ok(op) = Op::parse(&op) {
@@ -157,7 +165,7 @@ impl Engine {
                     break;
                 }
                 Err(error) => {
-                    if !self.drop_members_op(log_id, next, from) {
+                    if !self.drop_members_op(log_id, next, from) && !self.dispute_beginning(cx, log_id, &op)? {
                         self.log_broken(cx, log_id, next, error.to_string())?;
                     }
                     break;

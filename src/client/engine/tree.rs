@@ -142,6 +142,9 @@ impl Engine {
         if channel.archived {
             return Some(SendBlock::Archived);
         }
+        if self.is_disputed(channel) {
+            return Some(SendBlock::LogStopped);
+        }
         let log = self.logs.get(&state.log?)?;
         if log.status == LogStatus::Stopped {
             return Some(SendBlock::LogStopped);

@@ -4,10 +4,11 @@
 use crate::client::store::{StoreError, Table};
 use crate::crypto::content::{Body, MembershipOps};
 use crate::crypto::membership::Op;
+use crate::protocol::channels::Channel;
 use crate::protocol::ids::{ChannelId, LogId, UserId};
 
 use super::db::key;
-use super::feed::Feed;
+use super::feed::{Feed, LogFeed};
 use super::membership::LogState;
 use super::warnings::Concern;
 use super::{Cx, Engine};
@@ -16,6 +17,14 @@ use super::{Cx, Engine};
 fn claim_key(log_id: LogId) -> Vec<u8> {
     key(&[b"head/", log_id.as_bytes()])
 }
+
+/// Who told the beginning that is pinned.
+fn told_key(log_id: LogId) -> Vec<u8> {
+    key(&[b"told/", log_id.as_bytes()])
+}
+
+/// In [`Table::Account`], before the id of a log of which the server shows another beginning than the pinned one.
+pub(super) const DISPUTED: &[u8] = b"disputed/";
 
 pub(super) fn pin_key(log_id: LogId) -> Vec<u8> {
     key(&[b"genesis/", log_id.as_bytes()])
@@ -36,7 +45,9 @@ impl Engine {
         if self.logs.get(&log_id).is_some_and(|state| !is_current(state)) {
             return Ok(());
         }
-        if !self.pin_told(cx, log_id, &genesis.head)? {
+        if !self.pin_told(cx, from, log_id, &genesis.head)? {
+            // From a current member it may be the other half of a fork (11.4).
+            self.judge_op(cx, log_id, &ops.genesis, Feed::Member)?;
             let text = format!("{} knows another beginning of this list of members than this client does.", self.name_of(from).raw());
             let hint = "The server may be showing you different members. Ask an admin, by another way.";
             return self.warn(cx, Concern::Log(log_id), b"beginning", &genesis.head, text, hint);
@@ -112,14 +123,54 @@ impl Engine {
     }
 
     /// The genesis that a contact names: it displaces nothing.
-    fn pin_told(&mut self, cx: &mut Cx<'_>, log_id: LogId, genesis: &[u8; 32]) -> Result<bool, StoreError> {
+    fn pin_told(&mut self, cx: &mut Cx<'_>, from: UserId, log_id: LogId, genesis: &[u8; 32]) -> Result<bool, StoreError> {
         match (self.logs.get(&log_id), cx.db.get(Table::Account, &pin_key(log_id))?) {
             (Some(state), _) => Ok(state.log.genesis() == *genesis),
             (None, Some(pin)) => Ok(pin.as_slice() == genesis),
             (None, None) => {
                 cx.db.put(Table::Account, pin_key(log_id), *genesis);
+                cx.db.put(Table::Account, told_key(log_id), *from.as_bytes());
                 Ok(true)
             }
         }
+    }
+
+    /// Whether the server's first op is another one than somebody told (11.6): then nobody can say who is a member, nothing is
+    /// sent there, and the evidence is kept. The log begins when the server shows the one that was told.
+    pub(super) fn dispute_beginning(&mut self, cx: &mut Cx<'_>, log_id: LogId, op: &[u8]) -> Result<bool, StoreError> {
+        let pin = cx.db.get(Table::Account, &pin_key(log_id))?;
+        let Some(shown) = Op::parse(op).ok().filter(|op| op.seq == 0 && !self.logs.contains_key(&log_id)) else { return Ok(false) };
+        if pin.is_none_or(|pin| pin.as_slice() == shown.head) {
+            return Ok(false);
+        }
+        cx.db.put(Table::Evidence, key(&[log_id.as_bytes(), &0_u64.to_be_bytes(), &shown.head]), op);
+        let feed = self.feed(log_id);
+        feed.give_up(0, 0);
+        if feed.dispute(true) {
+            self.places.dirty = true;
+            cx.db.put(Table::Account, key(&[DISPUTED, log_id.as_bytes()]), []);
+        }
+        let told = cx.db.get(Table::Account, &told_key(log_id))?;
+        let from = told.and_then(|user| Some(UserId::from_bytes(user.as_slice().try_into().ok()?)));
+        let who = from.map_or_else(|| "The invite".to_owned(), |user| self.name_of(user).raw().to_owned());
+        let text = format!("{who} names another beginning of this list of members than the server shows.");
+        let hint = "Nobody can tell who would read what you write here, so nothing is sent. Ask who added you, by another way; \
+                    make a new channel if it stays so.";
+        self.warn(cx, Concern::Log(log_id), b"disputed", &shown.head, text, hint)?;
+        Ok(true)
+    }
+
+    /// The log began as it was told.
+    pub(super) fn settle_beginning(&mut self, cx: &mut Cx<'_>, log_id: LogId) {
+        if self.feed(log_id).dispute(false) {
+            cx.db.delete(Table::Account, key(&[DISPUTED, log_id.as_bytes()]));
+            self.places.dirty = true;
+        }
+    }
+
+    /// Whether two beginnings are known of the log that rules a channel.
+    pub(super) fn is_disputed(&self, channel: &Channel) -> bool {
+        let log = self.places.states.get(&channel.id).and_then(|state| state.log).or(channel.log_id);
+        log.is_some_and(|log_id| self.feeds.get(&log_id).is_some_and(LogFeed::is_disputed))
     }
 }

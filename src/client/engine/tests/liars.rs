@@ -343,6 +343,76 @@ fn a_fork_of_the_log_stops_it() {
     assert_eq!(world.tree(1).waiting, 1);
 }
 
+/// Somebody's first op for a log, other than the one that it has, as a member would tell it.
+fn other_beginning(engine: &Engine, log_id: LogId, kind: crate::crypto::membership::LogKind) -> crate::crypto::content::Body {
+    let signer = engine.signer().unwrap();
+    let identity = *engine.contacts[&engine.me_id()].identity();
+    let mut rng = crate::crypto::testing::TestRng::new(9);
+    let genesis = crate::crypto::membership::Log::create(*log_id.as_bytes(), kind, &signer, &identity, &mut rng, 1);
+    crate::crypto::content::Body::MembershipOps(crate::crypto::content::MembershipOps {
+        channel_id: log_id.as_bytes().to_vec(),
+        log_id: log_id.as_bytes().to_vec(),
+        head: crate::crypto::kdf::hash(&[&genesis]).to_vec(),
+        genesis,
+        head_seq: 0,
+        ops: Vec::new(),
+    })
+}
+
+#[test]
+fn a_channel_with_two_beginnings_says_so_and_takes_no_message() {
+    let (mut world, _, public) = World::shared(&["ana", "bo"]);
+    let group_id = world.node(0, public).group_id.unwrap();
+    let private = world.channel(0, group_id, Visibility::Private);
+    let bo = world.id(1);
+    world.step(0, |engine, cx| {
+        let body = other_beginning(engine, private.into(), crate::crypto::membership::LogKind::Channel);
+        engine.send_control(cx, bo, body).unwrap();
+        engine.pump(cx).unwrap();
+    });
+    world.settle();
+    world.ask(0, Command::AddMember { domain: private.into(), user_id: bo }).unwrap();
+    world.settle();
+    let stopped = |world: &World| world.node(1, private).blocked == Some(SendBlock::LogStopped);
+    assert!(stopped(&world), "{:?}", world.node(1, private).blocked);
+    let about = |world: &mut World| {
+        warnings(world, 1, private).into_iter().filter(|text| text.contains("another beginning")).collect::<Vec<_>>()
+    };
+    assert!(about(&mut world).iter().any(|text| text.contains("ana names")), "{:?}", about(&mut world));
+    world.say(1, private, "to whom?");
+    world.say(0, private, "from ana");
+    world.settle();
+    assert_eq!(world.tree(1).waiting, 1, "nothing is sent");
+    let warned = about(&mut world).len();
+    world.restart(1);
+    assert!(stopped(&world), "it is known before the server was asked again");
+    world.settle();
+    assert_eq!(about(&mut world).len(), warned, "it is said once");
+    let Err(problem) = world.ask(1, Command::ShowForks { channel_id: private }) else { panic!("there is nothing to choose") };
+    assert_eq!(problem.kind, ProblemKind::Crypto);
+    assert_eq!(world.texts(1, public), Vec::<String>::new());
+    world.say(1, public, "elsewhere it goes on");
+    world.settle();
+    assert_eq!(world.texts(0, public), ["elsewhere it goes on"]);
+}
+
+#[test]
+fn a_second_beginning_that_a_member_signed_stops_a_known_log() {
+    let (mut world, community_id, channel) = World::shared(&["ana", "bo"]);
+    let bo = world.id(1);
+    world.step(0, |engine, cx| {
+        let body = other_beginning(engine, community_id.into(), crate::crypto::membership::LogKind::Group);
+        engine.send_control(cx, bo, body).unwrap();
+        engine.pump(cx).unwrap();
+    });
+    world.settle();
+    assert_eq!(world.node(1, channel).blocked, Some(SendBlock::LogStopped));
+    let warned = warnings(&mut world, 1, channel);
+    for words in ["ana knows another beginning", "claim the same place"] {
+        assert_eq!(warned.iter().filter(|text| text.contains(words)).count(), 1, "{warned:?}");
+    }
+}
+
 #[test]
 fn an_admin_lets_a_stopped_log_go_on_for_everybody() {
     let (mut world, community_id, channel) = World::shared(&["ana", "bo"]);
