@@ -276,7 +276,7 @@ pub struct TimelineItem {
     pub channel_id: ChannelId,
     /// Unique in a channel.
     pub key: MessageRef,
-    /// Position in the channel's log; none while it waits for the server.
+    /// Position in the channel's log; none while it waits for the server, and of what the server lost with a restored database.
     pub seq: Option<u64>,
     /// Grows when the item changes, so that a cache of wrapped lines can tell.
     pub revision: u32,

@@ -104,6 +104,7 @@ impl Engine {
     /// One row of a channel's log, in order.
     pub(super) fn apply_row(&mut self, cx: &mut Cx<'_>, row: Row) -> Result<(), StoreError> {
         let channel_id = row.channel_id;
+        self.compare_at_seam(cx, &row)?;
         self.places.update_state(&mut cx.db, channel_id, |state| {
             state.newest = state.newest.max(row.seq);
             state.oldest = Some(state.oldest.map_or(row.seq, |oldest| oldest.min(row.seq)));

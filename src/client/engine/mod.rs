@@ -4,7 +4,7 @@
 //! through [`Store`] and writes only by returning [`Changes`](super::store::Changes), which the driver saves before it
 //! performs the rest. Start with [`io`], then [`Engine::handle`]; each concern has its file:
 //!
-//! `keys` this device · `sync`, `snapshot` and `events` streams in step · `outbox`, `turns` and `unsent` what waits · `contacts` and `gossip` whom we know
+//! `keys` this device · `sync`, `snapshot`, `events` and `seam` streams in step · `outbox`, `turns` and `unsent` what waits · `contacts` and `gossip` whom we know
 //! by which keys ·
 //! `sessions`, `receive`, `held` and `gaps` frames of devices · `membership`, `feed`, `views` and `forks` who belongs where · `warnings` what is wrong · `groups` channel keys · `timeline` and `lines` what was
 //! said · `places` and `tree` what the server shows · `settle` when nothing is left to do · `commands`, `errands` and `ops` what the user asks for.
@@ -33,6 +33,7 @@ mod outbox;
 mod places;
 mod receipts;
 mod receive;
+mod seam;
 mod search;
 mod sessions;
 mod settle;

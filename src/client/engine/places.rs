@@ -25,6 +25,8 @@ pub(super) struct ChannelState {
     pub mentions: u64,
     /// The newest seq that was applied: where local lines are put.
     pub newest: u64,
+    /// Rows up to here are compared with what was here before the server's database was restored; 0: none.
+    pub seam: u64,
     /// The oldest seq that is here; rows below it were not fetched.
     pub oldest: Option<u64>,
     pub last_at: Option<Timestamp>,

@@ -1,10 +1,10 @@
-//! Streams in step with the server (`protocol.md` 4.3, 9.14 to 9.18): cursors, the gap rule, catching up, and the seam after the server's database was restored. What an event means is decided in the
-//! file of its concern.
+//! Streams in step with the server (`protocol.md` 4.3, 9.14 to 9.18): cursors, the gap rule, catching up. What an event means is
+//! decided in the file of its concern; what a restored database means, in `seam`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::client::event::ClientEvent;
-use crate::client::model::{Connection, Problem, ProblemKind, SystemLine};
+use crate::client::model::{Connection, Problem, ProblemKind};
 use crate::client::store::{StoreError, Table};
 use crate::protocol::devices::DeviceMessage;
 use crate::protocol::frame::{ClientFrame, Ready, ServerFrame};
@@ -20,8 +20,6 @@ use super::{Cx, Engine};
 
 /// Live events that wait for the ones before them, in all.
 const HELD_EVENTS_MAX: usize = 256;
-/// Rows that are read again when the server's epoch changed.
-const SEAM_ROWS: u64 = 500;
 /// Events of one page on a line that breaks under longer ones.
 const PAGE_MIN: u32 = 5;
 /// Frames of the inbox in one answer (`protocol.md` 9.14): fewer are all there are.
@@ -223,28 +221,6 @@ impl Engine {
         }
     }
 
-    /// The database of the server was restored from a backup: read again what may have been lost, and mark the place.
-    fn cross_seam(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
-        self.sync.inbox_seq = 0;
-        cx.db.save(Table::Account, *b"inbox", &0u64)?;
-        self.sync.snapshot = false;
-        cx.db.delete(Table::Account, *b"snapshot");
-        let streams: Vec<(StreamId, u64)> = self.sync.cursors.iter().map(|(stream, seq)| (*stream, *seq)).collect();
-        for (stream, seq) in streams {
-            let channel_id = ChannelId(stream.0);
-            if self.places.channels.contains_key(&channel_id) {
-                let head = self.sync.heads.get(&stream).copied().unwrap_or(0);
-                let start = self.places.channels.get(&channel_id).and_then(|channel| channel.start_seq).unwrap_or(0);
-                self.set_cursor(cx, stream, seq.min(head).saturating_sub(SEAM_ROWS).max(start.min(seq)))?;
-                self.local_line(cx, channel_id, SystemLine::Seam)?;
-            } else {
-                self.sync.cursors.remove(&stream);
-                cx.db.delete(Table::Cursors, stream.as_bytes());
-            }
-        }
-        Ok(())
-    }
-
     pub(super) fn set_cursor(&mut self, cx: &mut Cx<'_>, stream: StreamId, seq: u64) -> Result<(), StoreError> {
         cx.db.save(Table::Cursors, stream.as_bytes(), &seq)?;
         self.sync.cursors.insert(stream, seq);
@@ -367,6 +343,8 @@ impl Engine {
             }
         };
         if self.sync.epoch.is_some_and(|epoch| epoch != answer.epoch) {
+            self.sync.heads.clear();
+            self.raise_heads(answer.streams);
             self.cross_seam(cx)?;
             cx.db.save(Table::Account, *b"epoch", &answer.epoch)?;
             self.sync.epoch = Some(answer.epoch);

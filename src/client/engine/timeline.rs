@@ -491,18 +491,24 @@ impl Engine {
         if seq <= state.read_seq {
             return Ok(false);
         }
-        let (mut unread, mut mentions) = (0, 0);
-        for message in cx.db.page(channel_id, Lines::All, From::After(Position::local(seq, i64::MAX as u64)), UNREAD_MAX)? {
-            let (news, mention) = self.is_news(cx, &Line::from_stored(&message)?)?;
-            unread += u64::from(news);
-            mentions += u64::from(mention && news);
-        }
+        let (unread, mentions) = self.unread_after(cx, channel_id, seq)?;
         self.places.update_state(&mut cx.db, channel_id, |state| {
             state.read_seq = seq;
             state.unread = unread;
             state.mentions = mentions;
         })?;
         Ok(true)
+    }
+
+    /// How many lines behind a row are unread news, and how many of them name this user.
+    pub(super) fn unread_after(&self, cx: &Cx<'_>, channel_id: ChannelId, seq: u64) -> Result<(u64, u64), StoreError> {
+        let (mut unread, mut mentions) = (0, 0);
+        for message in cx.db.page(channel_id, Lines::All, From::After(Position::local(seq, i64::MAX as u64)), UNREAD_MAX)? {
+            let (news, mention) = self.is_news(cx, &Line::from_stored(&message)?)?;
+            unread += u64::from(news);
+            mentions += u64::from(mention && news);
+        }
+        Ok((unread, mentions))
     }
 
     /// A line that nobody wrote, after everything that is in the channel now.

@@ -12,7 +12,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
 use crate::client::command::Place;
-use crate::client::model::{Anchor, Body, MessageRef, TimelineItem, TimelinePage};
+use crate::client::model::{Anchor, Body, Delivery, MessageRef, TimelineItem, TimelinePage};
 
 pub mod lines;
 
@@ -204,14 +204,15 @@ impl Timeline {
         changed
     }
 
-    /// Where an item belongs: what is committed in the server's order, what waits at the end, and lines about what happened,
-    /// which have no number of their own, by their time.
+    /// Where an item belongs: what is committed in the server's order, what waits at the end, and lines about what happened and what
+    /// the server lost, which have no number of their own, by their time.
     fn place_of(&self, item: &TimelineItem) -> usize {
-        let waits = |other: &TimelineItem| other.seq.is_none() && !matches!(other.body, Body::System(_));
-        let after = |other: &&Arc<TimelineItem>| match (item.seq, &item.body) {
+        let waits =
+            |other: &TimelineItem| other.seq.is_none() && matches!(other.delivery, Delivery::Waiting | Delivery::Failed(_));
+        let after = |other: &&Arc<TimelineItem>| match (item.seq, waits(item)) {
             (Some(seq), _) => waits(other) || other.seq.is_some_and(|other| other > seq),
-            (None, Body::System(_)) => waits(other) || other.at > item.at,
-            (None, _) => waits(other) && (other.at, other.key.id) > (item.at, item.key.id),
+            (None, false) => waits(other) || other.at > item.at,
+            (None, true) => waits(other) && (other.at, other.key.id) > (item.at, item.key.id),
         };
         self.items.iter().enumerate().find(|(_, other)| after(other)).map_or(self.items.len(), |(at, _)| at)
     }

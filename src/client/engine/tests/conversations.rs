@@ -596,6 +596,68 @@ fn restored(epoch: Option<EpochId>) {
     }
 }
 
+/// A conversation of which the server lost the last three messages, which ana has read, and got so many others since.
+fn restored_and_read(new: usize, away: bool) {
+    let mut world = World::of(&["ana", "bo"]);
+    let dm = world.dm(0, 1);
+    world.settle();
+    world.say(0, dm, "kept");
+    world.settle();
+    let backup = world.server.clone();
+    for n in 0..3 {
+        world.say(1, dm, &format!("lost {n}"));
+        world.settle();
+    }
+    world.ask(0, Command::MarkRead { channel_id: dm, seq: 4 }).unwrap();
+    world.settle();
+    let now = world.server.now;
+    world.server = backup;
+    world.server.now = now;
+    world.server.epoch = EpochId(uuid::Uuid::from_u128(2));
+    world.server.online.clear();
+    for who in [0, 1] {
+        world.disconnect(who);
+    }
+    world.connect(1);
+    if !away {
+        world.connect(0);
+    }
+    world.settle();
+    for n in 0..new {
+        world.say(1, dm, &format!("new {n}"));
+        world.settle();
+    }
+    if away {
+        world.connect(0);
+        world.settle();
+    }
+    let expected: Vec<String> =
+        std::iter::once("kept".to_owned()).chain((0..3).map(|n| format!("lost {n}"))).chain((0..new).map(|n| format!("new {n}"))).collect();
+    assert_eq!(world.agreed(dm, &[0, 1]), expected);
+    let node = world.node(0, dm);
+    assert_eq!((node.unread, node.read_seq), (new as u64, 1));
+    let items = world.page(0, dm).items;
+    let seqs: Vec<Option<u64>> = items.iter().filter(|item| text_of(item).is_some()).map(|item| item.seq).collect();
+    assert_eq!(seqs[..4], [Some(1), None, None, None], "what the server lost has no number");
+    assert!(seqs[4..].iter().zip(2..).all(|(seq, number)| *seq == Some(number)), "{seqs:?}");
+    let seam = items.iter().position(|item| item.body == Body::System(SystemLine::Seam)).unwrap();
+    let lost = items.iter().rposition(|item| text_of(item).is_some_and(|text| text.starts_with("lost"))).unwrap();
+    assert!(lost < seam && items[seam..].iter().filter_map(|item| text_of(item)).count() == new, "the seam is between them");
+    world.ask(0, Command::MarkRead { channel_id: dm, seq: new as u64 + 1 }).unwrap();
+    assert_eq!(world.node(0, dm).unread, 0);
+}
+
+#[test]
+fn what_comes_after_a_restore_is_unread_though_its_numbers_were_read() {
+    restored_and_read(2, false);
+}
+
+#[test]
+fn what_came_while_one_was_away_from_a_restored_server_is_unread() {
+    restored_and_read(2, true);
+    restored_and_read(5, true);
+}
+
 #[test]
 fn a_removed_device_reads_nothing_more() {
     let mut world = World::of(&["ana", "bo"]);
