@@ -12,7 +12,7 @@ use super::target::Target;
 use super::{Globals, Stop, report};
 use crate::client::command::{Command, Place};
 use crate::client::event::{Answer, ClientEvent};
-use crate::client::model::{Anchor, Body, Connection, Delivery, MessageRef, TimelineItem};
+use crate::client::model::{Anchor, Body, Connection, Delivery, MessageRef, Reaction, TimelineItem};
 use crate::protocol::codec::Timestamp;
 use crate::protocol::ids::ChannelId;
 
@@ -130,7 +130,7 @@ struct Tape {
 impl Tape {
     fn print(&mut self, item: &TimelineItem, channel: &ChannelName) -> std::io::Result<()> {
         // An own message is news when the server has it.
-        if item.delivery == Delivery::Waiting || !self.printed.is_news(item) {
+        if item.delivery == Delivery::Waiting || !self.printed.is_news(item, self.out.is_json()) {
             return Ok(());
         }
         self.unseen.entry(item.channel_id).or_default().push(item.key);
@@ -147,15 +147,16 @@ impl Tape {
 
 #[derive(Default)]
 struct Printed {
-    looks: HashMap<(ChannelId, MessageRef), Body>,
+    looks: HashMap<(ChannelId, MessageRef), (Body, Vec<Reaction>)>,
     order: VecDeque<(ChannelId, MessageRef)>,
 }
 
 impl Printed {
-    fn is_news(&mut self, item: &TimelineItem) -> bool {
+    /// Reactions are news to programs only: a person is shown none.
+    fn is_news(&mut self, item: &TimelineItem, to_program: bool) -> bool {
         let line = (item.channel_id, item.key);
-        match self.looks.insert(line, item.body.clone()) {
-            Some(before) => before != item.body,
+        match self.looks.insert(line, (item.body.clone(), item.reactions.clone())) {
+            Some((body, reactions)) => body != item.body || (to_program && reactions != item.reactions),
             None => {
                 self.order.push_back(line);
                 if self.order.len() > REMEMBERED

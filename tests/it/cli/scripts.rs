@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use chat::client::command::Command;
 use chat::client::event::Answer;
+use chat::client::model::MessageRef;
 
 use super::people::{Background, Home, Two, ask, online};
 use crate::support::account::{Device, kem_prekey, now_ms, rng, signed_prekey};
@@ -89,6 +90,41 @@ async fn exit_codes_tell_what_went_wrong() {
     two.alice.run(&["send", "#ops", "now"]).await.ok();
     let texts: Vec<Value> = messages(&two.bob, &["tail"]).await.into_iter().map(|message| message["text"].clone()).collect();
     assert_eq!(texts, [json!("for later"), json!("now")], "what failed was not kept, what was queued came first");
+}
+
+#[tokio::test]
+async fn following_prints_a_message_again_when_it_is_reacted_to() {
+    let two = Two::new().await;
+    two.alice.run(&["send", "#ops", "shipped"]).await.ok();
+    let mut follow = two.bob.command(&["tail", "#ops", "--follow", "--json"]);
+    follow.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut following = Background(follow.spawn().unwrap());
+    let stdout = following.0.stdout.take().unwrap();
+    let (said, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    tokio::task::spawn_blocking(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            let _ = said.send(serde_json::from_str::<Value>(&line).unwrap());
+        }
+    });
+    let mut next = async || loop {
+        let object = tokio::time::timeout(std::time::Duration::from_secs(60), heard.recv()).await.unwrap().unwrap();
+        if object["text"] == "shipped" {
+            return object;
+        }
+    };
+    let first = next().await;
+    assert_eq!(first["reactions"], json!([]));
+    let (client, mut events) = two.alice.open().await;
+    online(&mut events).await;
+    let id = |field: &str| first[field].as_str().unwrap().to_owned();
+    let target = MessageRef { author: id("author_id").parse().unwrap(), id: id("id").parse().unwrap() };
+    for (remove, reactions) in [(false, json!([{ "emoji": "+1", "count": 1, "mine": false }])), (true, json!([]))] {
+        let react = Command::React { channel_id: two.ops, target, emoji: "+1".into(), remove };
+        ask(&client, &mut events, react).await.unwrap();
+        let again = next().await;
+        assert_eq!((&again["id"], &again["reactions"]), (&first["id"], &reactions));
+    }
+    client.close().await;
 }
 
 #[tokio::test]
