@@ -17,6 +17,7 @@ use crate::client::model::{Problem, ProblemKind, Untrusted};
 use crate::config::ServerConfig;
 use crate::tui::text::Clean;
 
+pub mod admin;
 pub mod ask;
 pub mod channels;
 pub mod child;
@@ -99,6 +100,8 @@ pub enum Command {
     Search(search::SearchArgs),
     /// List channels and direct messages
     Channels,
+    /// What the people who run a server do: invitations to make an account
+    Admin(admin::AdminArgs),
     /// Show why a channel is stopped, and let it go on
     Resume(resume::ResumeArgs),
     /// Say who is logged in, and whether the line is up
@@ -176,6 +179,7 @@ fn dispatch(command: Command, globals: &Globals) -> Result<(), Stop> {
         Command::Read(args) => read::run(args, globals),
         Command::Search(args) => search::run(args, globals),
         Command::Channels => channels::run(globals),
+        Command::Admin(args) => admin::run(args, globals),
         Command::Resume(args) => resume::run(args, globals),
         Command::Status => status::run(globals),
         Command::Doctor(args) => doctor::run(&args, globals),

@@ -176,19 +176,23 @@ fn since(text: &str) -> Result<Timestamp, String> {
     if let Ok(at) = text.parse::<jiff::Timestamp>() {
         return Ok(Timestamp(at.as_millisecond()));
     }
-    let unit = text.chars().last().ok_or_else(how)?;
-    let number: i64 =
-        text.strip_suffix(unit).and_then(|number| number.parse().ok()).filter(|number| *number >= 0).ok_or_else(how)?;
+    let ago = span(text).and_then(|seconds| i64::try_from(seconds).ok()?.checked_mul(1000)).ok_or_else(how)?;
+    Ok(Timestamp(crate::client::core::now().0.saturating_sub(ago)))
+}
+
+/// `15m` in seconds.
+pub(super) fn span(text: &str) -> Option<u64> {
+    let unit = text.chars().last()?;
+    let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
     let seconds = match unit {
         's' => 1,
         'm' => 60,
         'h' => 3600,
         'd' => 86_400,
         'w' => 604_800,
-        _ => return Err(how()),
+        _ => return None,
     };
-    let ago = number.checked_mul(seconds).and_then(|seconds| seconds.checked_mul(1000)).ok_or_else(how)?;
-    Ok(Timestamp(crate::client::core::now().0.saturating_sub(ago)))
+    number.checked_mul(seconds)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::channels::ChannelSettings;
 use crate::protocol::communities::{Role, Visibility};
-use crate::protocol::ids::{ChannelId, CommunityId, DeviceId, GroupId, MessageId, UserId};
+use crate::protocol::ids::{ChannelId, CommunityId, DeviceId, GroupId, InviteId, MessageId, UserId};
 use crate::protocol::users::Status;
 
 use super::model::{Anchor, Domain, MessageRef, Untrusted};
@@ -219,6 +219,19 @@ pub enum Command {
     /// Whether others learn what was delivered to this user and what they have read. `Opened` tells it again.
     SetReceipts {
         on: bool,
+    },
+
+    // The instance, for the people who run it.
+    /// A code with which accounts are made where that takes one. → `Answer::RegistrationInvites`: this one, with its code.
+    CreateRegistrationInvite {
+        /// None: as often as wanted.
+        max_uses: Option<u32>,
+        expires_in_s: Option<u64>,
+    },
+    /// → `Answer::RegistrationInvites`, newest first, without their codes.
+    ListRegistrationInvites,
+    RevokeRegistrationInvite {
+        id: InviteId,
     },
 
     // The line.

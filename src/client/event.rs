@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::auth::RegistrationInvite;
 use crate::protocol::ids::{ChannelId, CommunityId, GroupId, MessageId, UserId};
 use crate::protocol::users::Status;
 
@@ -87,6 +88,7 @@ pub enum Answer {
     Group(GroupId),
     Channel(ChannelId),
     Invite(InviteLink),
+    RegistrationInvites(Vec<RegistrationInvite>),
     Safety(SafetyNumber),
     Devices(Vec<DeviceInfo>),
 }

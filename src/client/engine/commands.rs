@@ -183,6 +183,12 @@ impl Engine {
                 Ok(Answer::Ok)
             }
             Command::Settle => return Ok(self.begin_settling(request)),
+            Command::CreateRegistrationInvite { .. }
+            | Command::ListRegistrationInvites
+            | Command::RevokeRegistrationInvite { .. } => {
+                self.ask_instance(cx, request, &command);
+                return Ok(None);
+            }
             Command::LogOut => {
                 self.run(cx, Errand::LogOut { request }, Method::Post, "/auth/logout".into(), None);
                 return Ok(None);

@@ -19,6 +19,7 @@ use crate::protocol::users::{Page, User};
 
 use super::commands::offline;
 use super::http::{self, Body, Failure, Question};
+use super::instance::InstanceErrand;
 use super::io::{Method, Output};
 use super::ops::{ANCHOR_FROM, InviteSecret, Waiting};
 use super::{Cx, Engine};
@@ -79,6 +80,11 @@ pub(super) enum Errand {
         code: String,
         invite: Option<InviteSecret>,
     },
+    /// Of the people who run the instance.
+    Instance {
+        request: RequestId,
+        asked: InstanceErrand,
+    },
     /// A page of a log that this user is about to join.
     JoinOps(Box<Waiting>),
     /// The answer to an op.
@@ -98,7 +104,8 @@ impl Errand {
             | Self::Trust { request, .. }
             | Self::Device { request, .. }
             | Self::LogOut { request }
-            | Self::Preview { request, .. } => Some(*request),
+            | Self::Preview { request, .. }
+            | Self::Instance { request, .. } => Some(*request),
             Self::JoinOps(waiting) | Self::Op(waiting) => waiting.request,
         }
     }
@@ -136,6 +143,10 @@ impl Engine {
                 Ok(Answer::People(found))
             }
             (Errand::Op(waiting), answer) => return self.on_op_answer(cx, *waiting, answer),
+            (Errand::Instance { request, asked }, answer) => match self.on_instance(cx, request, asked, answer) {
+                Some(reply) => reply,
+                None => return Ok(()),
+            },
             (Errand::JoinOps(waiting), Ok(body)) => match body.parse::<LogOps>() {
                 Some(page) => return self.on_join_ops(cx, *waiting, page),
                 None => failed(&Failure::Garbled),

@@ -7,7 +7,8 @@
 //! `keys` this device · `sync`, `snapshot`, `events` and `seam` streams in step · `outbox`, `turns` and `unsent` what waits · `contacts` and `gossip` whom we know
 //! by which keys ·
 //! `sessions`, `receive`, `held` and `gaps` frames of devices · `membership`, `feed`, `views` and `forks` who belongs where · `warnings` what is wrong · `groups` channel keys · `timeline` and `lines` what was
-//! said · `places` and `tree` what the server shows · `settle` when nothing is left to do · `commands`, `errands` and `ops` what the user asks for.
+//! said · `places` and `tree` what the server shows · `settle` when nothing is left to do · `commands`, `errands`, `ops` and `instance` what the user
+//! asks for.
 //!
 //! Nothing here acts at once: every step ends in [`Engine::pump`], which looks at what is wanted and possible and asks for
 //! what is missing. So a crash, a lost line or a refusal anywhere loses nothing but time.
@@ -24,6 +25,7 @@ mod gossip;
 mod groups;
 mod held;
 mod http;
+mod instance;
 pub mod io;
 mod keys;
 mod lines;

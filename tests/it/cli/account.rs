@@ -242,3 +242,36 @@ async fn status_and_doctor_say_what_is_broken() {
     std::fs::write(&key, kept).unwrap();
     home.run(&["channels"]).await.ok();
 }
+
+#[tokio::test]
+async fn who_runs_the_server_makes_lists_and_revokes_invitations_to_it() {
+    let server = TestServer::start_with(|config| config.registration = Registration::Invite).await;
+    let address = server.address.to_string();
+    let owner = Home::new();
+    register(&owner, &address, "owner").await.ok();
+    let made = owner.run(&["admin", "invites", "create", "--json"]).await.objects().remove(0);
+    assert_eq!((&made["type"], &made["max_uses"], &made["used_count"]), (&json!("registration_invite"), &json!(1), &json!(0)));
+    assert!(made["expires_at"].is_string(), "a code does not hold for ever unless somebody says so");
+
+    let code = owner.run(&["admin", "invites", "create", "--uses", "2", "--expires", "never"]).await.ok();
+    assert_eq!(code.lines().count(), 1, "{code}");
+    let guest = Home::new();
+    guest.write("code", &code);
+    guest.run(&["register", &address, "--username", "guest", "--invite-file", "code"]).await.ok();
+    guest.run(&["admin", "invites", "create"]).await.refused(5, &["Only the people who run this server"]);
+    guest.run(&["admin", "invites", "list"]).await.refused(5, &["Only the people who run this server"]);
+
+    let listed = owner.run(&["admin", "invites", "list", "--json"]).await.objects();
+    assert_eq!(listed.len(), 2);
+    assert!(listed.iter().all(|invite| invite.get("code").is_none()), "{listed:?}");
+    assert_eq!((&listed[0]["used_count"], &listed[0]["max_uses"], &listed[1]["id"]), (&json!(1), &json!(2), &made["id"]));
+    let id = listed[0]["id"].as_str().unwrap();
+    let shown = owner.run(&["admin", "invites", "list"]).await.ok();
+    assert!(shown.contains(&format!("{id}  used 1 of 2  without end")), "{shown}");
+    owner.run(&["admin", "invites", "revoke", id]).await.ok();
+    owner.run(&["admin", "invites", "revoke", id]).await.refused(3, &["There is no such invitation"]);
+    let late = Home::new();
+    late.write("code", &code);
+    late.run(&["register", &address, "--username", "late", "--invite-file", "code"]).await.refused(5, &[]);
+    owner.run(&["admin", "invites", "create", "--expires", "soon"]).await.refused(2, &["never"]);
+}
