@@ -30,6 +30,7 @@ pub mod login;
 pub mod logout;
 pub mod print;
 pub mod read;
+pub mod recover;
 pub mod register;
 pub mod resume;
 pub mod search;
@@ -86,6 +87,8 @@ pub enum Command {
     Register(register::RegisterArgs),
     /// Log in: into a new profile, or again into a known one
     Login(login::LoginArgs),
+    /// Set a new password with the recovery code
+    Recover(recover::RecoverArgs),
     /// End the session on the server; the local history stays
     Logout,
     /// Join a community by an invite link
@@ -172,6 +175,7 @@ fn dispatch(command: Command, globals: &Globals) -> Result<(), Stop> {
         Command::Demo(args) => demo::run(args, globals),
         Command::Register(args) => register::run(args, globals),
         Command::Login(args) => login::run(args, globals),
+        Command::Recover(args) => recover::run(args, globals),
         Command::Logout => logout::run(globals),
         Command::Join(args) => join::run(args, globals),
         Command::Send(args) => send::run(args, globals),

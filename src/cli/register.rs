@@ -85,22 +85,36 @@ impl AccountArgs {
     /// # Errors
     /// When nobody names one, or it does not answer.
     pub async fn server(&self, globals: &Globals) -> Result<Server, Stop> {
-        let config = session::config(globals)?;
-        let address = match &self.server {
-            Some(address) => address.clone(),
-            None if !config.client.server.is_empty() => config.client.server.clone(),
-            None => ask::line(globals, "Server", "Give its address as the argument, or set client.server in the configuration.")?,
-        };
-        Ok(Server::probe(&address, (&config.client).into()).await?)
+        server(self.server.as_deref(), globals).await
     }
 
     /// # Errors
     /// When nobody names one.
     pub fn username(&self, globals: &Globals) -> Result<String, Stop> {
-        match &self.username {
-            Some(name) => Ok(name.clone()),
-            None => ask::line(globals, "Username", "Give it with --username."),
-        }
+        username(self.username.as_deref(), globals)
+    }
+}
+
+/// The server that an argument, the configuration or the person names.
+///
+/// # Errors
+/// When nobody names one, or it does not answer.
+pub async fn server(argument: Option<&str>, globals: &Globals) -> Result<Server, Stop> {
+    let config = session::config(globals)?;
+    let address = match argument {
+        Some(address) => address.to_owned(),
+        None if !config.client.server.is_empty() => config.client.server.clone(),
+        None => ask::line(globals, "Server", "Give its address as the argument, or set client.server in the configuration.")?,
+    };
+    Ok(Server::probe(&address, (&config.client).into()).await?)
+}
+
+/// # Errors
+/// When nobody names one.
+pub fn username(argument: Option<&str>, globals: &Globals) -> Result<String, Stop> {
+    match argument {
+        Some(name) => Ok(name.to_owned()),
+        None => ask::line(globals, "Username", "Give it with --username."),
     }
 }
 

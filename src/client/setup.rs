@@ -2,7 +2,7 @@
 //! screen and the command line use the same steps; the engine makes the device itself once it hears of the login.
 //!
 //! ```text
-//! Server::probe → register | log_in → begin (new profile) | resume (known profile) → settle
+//! Server::probe → register | log_in | recover → begin (new profile) | resume (known profile) → settle
 //! ```
 //!
 //! Every error is a [`Problem`] that says what was refused and what to do.
@@ -27,7 +27,7 @@ use super::unlock::{self, NewKey, Protection};
 use super::{Client, Events, Settings};
 use crate::crypto::vault::StoreKey;
 use crate::protocol::PROTOCOL_VERSION;
-use crate::protocol::auth::{AuthConfig, LoggedIn, Login, Register, SecretText};
+use crate::protocol::auth::{AuthConfig, LoggedIn, Login, Recover, Register, SecretText};
 use crate::protocol::devices::Device;
 use crate::protocol::error::{ErrorBody, ErrorCode, ErrorInfo};
 use crate::protocol::limits::{DEVICE_NAME_MAX, PASSWORD_MAX, PASSWORD_MIN, USERNAME_MAX, USERNAME_MIN};
@@ -49,7 +49,7 @@ pub struct Server {
 #[derive(Debug)]
 pub struct NewLogin {
     pub record: SessionRecord,
-    /// After registering, to be shown once.
+    /// After registering or recovering, to be shown once.
     pub recovery_code: Option<SecretText>,
     server: ServerUrl,
     settings: Settings,
@@ -137,6 +137,40 @@ impl Server {
         let request = Login { username: username.to_owned(), password: password.clone(), totp_code: totp_code.cloned() };
         let answer: LoggedIn = self.call(Method::Post, "/auth/login", Some(&request), None).await?;
         self.new_login(answer)
+    }
+
+    /// A new password for an account whose old one is lost. Every login of the account ends, and the answer brings the code that
+    /// takes the place of this one.
+    ///
+    /// # Errors
+    /// When name or code are wrong, or the password is weak.
+    pub async fn recover(
+        &self,
+        username: &str,
+        recovery_code: &SecretText,
+        new_password: &SecretText,
+    ) -> Result<NewLogin, Problem> {
+        check_password(new_password)?;
+        let request = Recover {
+            username: username.to_owned(),
+            recovery_code: recovery_code.clone(),
+            new_password: new_password.clone(),
+        };
+        match self.call::<_, LoggedIn>(Method::Post, "/auth/recover", Some(&request), None).await {
+            Ok(answer) => self.new_login(answer),
+            Err(problem) if problem == wrong_password() => Err(Problem::new(ProblemKind::Auth, "wrong username or recovery code")
+                .hint("The code is the newest that was shown: each use brings another one. Nothing was changed.")),
+            Err(problem) => Err(problem),
+        }
+    }
+
+    /// Ends a login that is not needed; a server that does not hear of it ends it by itself.
+    pub async fn end(&self, login: NewLogin) {
+        let bearer = login.record.tokens.map(|tokens| tokens.access_token);
+        let call = Call { method: Method::Post, path: "/auth/logout".to_owned(), body: None, bearer };
+        if let Err(error) = self.transport.http(call).await {
+            tracing::debug!(%error, "the login is not ended");
+        }
     }
 
     fn new_login(&self, answer: LoggedIn) -> Result<NewLogin, Problem> {
@@ -355,7 +389,7 @@ fn refusal(error: ErrorInfo) -> Problem {
 
 fn wrong_password() -> Problem {
     Problem::new(ProblemKind::Auth, "wrong username or password")
-        .hint("Names are lower case. A lost password: the recovery code helps.")
+        .hint("Names are lower case. A lost password: `chat recover` with the recovery code.")
 }
 
 /// # Errors

@@ -275,3 +275,49 @@ async fn who_runs_the_server_makes_lists_and_revokes_invitations_to_it() {
     late.run(&["register", &address, "--username", "late", "--invite-file", "code"]).await.refused(5, &[]);
     owner.run(&["admin", "invites", "create", "--expires", "soon"]).await.refused(2, &["never"]);
 }
+
+#[tokio::test]
+async fn the_recovery_code_sets_a_new_password_and_the_profile_goes_on() {
+    let server = TestServer::start().await;
+    let address = server.address.to_string();
+    let home = Home::new();
+    let made = home.run(&["register", &address, "--username", "alice", "--json"]).await.objects().remove(0);
+    let code = made["recovery_code"].as_str().unwrap().to_owned();
+    home.write("code", &format!("{}\n", code.to_lowercase()));
+    let recover = ["recover", "--recovery-code-file", "code", "--password-file", "new"];
+
+    home.write("new", "short");
+    home.run(&recover).await.refused(2, &["a password has at least 8 characters"]);
+    home.write("new", "four unrelated wet words\n");
+    home.write("wrong", "AAAA-BBBB");
+    home.run(&["recover", "--recovery-code-file", "wrong", "--password-file", "new"])
+        .await
+        .refused(4, &["wrong username or recovery code", "Nothing was changed"]);
+    home.run(&["recover", "--recovery-code-file", "-", "--password-file", "-"]).await.refused(2, &["one first line"]);
+    home.run(&["recover", "--username", "bob", "--recovery-code-file", "code"]).await.refused(2, &["belongs to alice"]);
+    home.run(&["recover"]).await.refused(2, &["recovery code", "--recovery-code-file"]);
+
+    let done = home.run(&[&recover[..], &["--json"]].concat()).await.objects().remove(0);
+    assert_eq!((&done["type"], &done["username"]), (&json!("recovered"), &json!("alice")));
+    let newer = done["recovery_code"].as_str().unwrap();
+    assert_ne!(newer, code);
+    home.run(&["send", "@alice", "the profile is logged in"]).await.ok();
+    // The old password and the old code are worth nothing, the new password is.
+    let other = Home::new();
+    log_in(&other, &address, "alice").await.refused(4, &["wrong username or password", "chat recover"]);
+    home.run(&recover).await.refused(4, &["wrong username or recovery code"]);
+    home.write("password", "four unrelated wet words");
+    log_in(&home, &address, "alice").await.ok();
+
+    // Without the profile only the password changes, and no login stays behind.
+    other.write("code", newer);
+    other.write("new", "another four unrelated words");
+    let shown = other
+        .run(&["recover", &address, "--username", "alice", "--recovery-code-file", "code", "--password-file", "new"])
+        .await
+        .ok();
+    assert!(shown.contains("New recovery code") && shown.contains("chat login"), "{shown}");
+    assert!(!other.profile().store().exists());
+    let open = server.database.column("SELECT id::text FROM sessions WHERE revoked_at IS NULL").await;
+    assert_eq!(open, Vec::<String>::new(), "every login has ended");
+}
