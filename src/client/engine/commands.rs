@@ -179,6 +179,9 @@ impl Engine {
             Command::ListDevices => Ok(Answer::Devices(self.device_infos(cx, self.me_id())?)),
             Command::RemoveDevice { device_id } => return self.remove_device(cx, request, device_id),
             Command::Reconnect => {
+                if self.timers.login.is_some() {
+                    self.go_on_with_login(cx)?;
+                }
                 cx.out.push(Output::Reconnect);
                 Ok(Answer::Ok)
             }

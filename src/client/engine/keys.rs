@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::client::event::ClientEvent;
-use crate::client::model::{Account, Problem, ProblemKind};
+use crate::client::model::{Account, Connection, Problem, ProblemKind};
 use crate::client::store::{StoreError, Table};
 use crate::crypto::bundle::{KemPrekey, OneTimePrekey, SignedPrekey};
 use crate::crypto::contact::Contact;
@@ -12,6 +12,7 @@ use crate::crypto::frame::KemKind;
 use crate::crypto::identity::{LocalDevice, fingerprint};
 use crate::crypto::membership::Signer;
 use crate::crypto::prekeys::{self, PrekeySecrets};
+use crate::protocol::codec::Timestamp;
 use crate::protocol::devices::{DeviceSession, RegisterDevice, TakeDevice, UserDevices};
 use crate::protocol::error::ErrorCode;
 use crate::protocol::ids::{DeviceId, UserId};
@@ -60,6 +61,11 @@ pub(super) fn open(db: &Db<'_>) -> Result<(Option<Me>, Option<Keys>), StoreError
     Ok((me, device.map(|device| Keys { device, prekeys })))
 }
 
+/// Whether it may be otherwise the next time: there was no answer, or the server is in trouble.
+fn passes(failure: &Failure) -> bool {
+    !failure.is_final() && !matches!(failure.code(), Some(ErrorCode::Unauthenticated | ErrorCode::TokenExpired))
+}
+
 /// One-time prekeys of one request: so few that it passes a slow link, 2 KB a second, within the time that servers wait for it.
 const ONE_TIME_AT_ONCE: u32 = 20;
 const KEM_AT_ONCE: u32 = 4;
@@ -72,6 +78,7 @@ impl Engine {
     /// The login of the driver: makes the device, or takes it up again.
     pub(super) fn on_login(&mut self, cx: &mut Cx<'_>, login: Login) -> Result<(), StoreError> {
         self.login = Some(login.clone());
+        self.timers.login = None;
         let Some(me) = &mut self.me else {
             if login.device_id.is_some() {
                 cx.notice(
@@ -80,9 +87,7 @@ impl Engine {
                 );
                 return Ok(());
             }
-            let path = format!("/users/{}/devices?after=0", login.user.id);
-            self.ask(cx, Question::OwnIdentity, Method::Get, path, None);
-            return Ok(());
+            return self.go_on_with_login(cx);
         };
         if me.user_id != login.user.id {
             cx.notice(
@@ -111,6 +116,32 @@ impl Engine {
         self.register(cx)
     }
 
+    /// The server did not answer on the way to a device that it knows: the same is asked again after a while.
+    fn try_login_later(&mut self, cx: &mut Cx<'_>, failure: &Failure) {
+        let at = self.timers.back_off(cx.now, failure.retry_after_ms());
+        self.timers.login = Some(at);
+        let since = match &self.connection {
+            Connection::Offline { since, .. } => *since,
+            _ => cx.now,
+        };
+        let retry_at = i64::try_from(at).ok().map(Timestamp);
+        self.set_connection(cx, Connection::Offline { since, retry_at, why: failure.problem().text });
+    }
+
+    pub(super) fn go_on_with_login(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
+        self.timers.login = None;
+        match (&self.login, self.me.as_ref().map(|me| me.registered)) {
+            (Some(_), Some(true)) => self.take_device(cx),
+            (Some(_), Some(false)) => self.register(cx)?,
+            (Some(login), None) => {
+                let path = format!("/users/{}/devices?after=0", login.user.id);
+                self.ask(cx, Question::OwnIdentity, Method::Get, path, None);
+            }
+            (None, _) => {}
+        }
+        Ok(())
+    }
+
     /// The first event of a profile, and again after a login.
     pub(super) fn tell_opened(&mut self, cx: &mut Cx<'_>) {
         if let (Some(me), Some(keys)) = (&self.me, &self.keys)
@@ -133,8 +164,12 @@ impl Engine {
     pub(super) fn on_own_identity(&mut self, cx: &mut Cx<'_>, answer: Result<UserDevices, Failure>) -> Result<(), StoreError> {
         let Some(login) = self.login.clone() else { return Ok(()) };
         match answer {
-            Err(failure) => {
+            Err(failure) if !passes(&failure) => {
                 cx.notice(failure.problem());
+                Ok(())
+            }
+            Err(failure) => {
+                self.try_login_later(cx, &failure);
                 Ok(())
             }
             Ok(devices) if devices.identity_key.is_some() && self.me.is_none() => {
@@ -212,8 +247,12 @@ impl Engine {
                 self.take_device(cx);
                 Ok(())
             }
-            Err(failure) => {
+            Err(failure) if !passes(&failure) => {
                 cx.notice(failure.problem().hint("The new keys are saved. Start again to go on."));
+                Ok(())
+            }
+            Err(failure) => {
+                self.try_login_later(cx, &failure);
                 Ok(())
             }
         }
@@ -236,8 +275,26 @@ impl Engine {
                 self.begin_anew(cx)?;
                 self.begin_session(cx, session)
             }
-            Err(failure) => {
+            // The signature is of no device of this account, or of another one that has its number now.
+            Err(failure) if matches!(failure.code(), Some(ErrorCode::BadSignature | ErrorCode::NotFound)) => {
+                cx.notice(
+                    Problem::new(
+                        ProblemKind::Auth,
+                        "The account does not know this device any more: it was removed, or the identity was replaced on another machine.",
+                    )
+                    .hint(
+                        "Your history stays here. Write from the machine that has the account's keys now; if you replaced nothing, \
+                         somebody else has your password: change it, and tell your contacts.",
+                    ),
+                );
+                Ok(())
+            }
+            Err(failure) if !passes(&failure) => {
                 cx.notice(failure.problem().hint("Your local history is here. Log in again."));
+                Ok(())
+            }
+            Err(failure) => {
+                self.try_login_later(cx, &failure);
                 Ok(())
             }
         }

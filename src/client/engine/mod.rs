@@ -235,6 +235,9 @@ impl Engine {
 
     /// Does what is due and asks for what is missing.
     fn pump(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
+        if self.timers.login.is_some_and(|at| at <= cx.now.as_unix_ms()) {
+            self.go_on_with_login(cx)?;
+        }
         if self.me.is_none() {
             return Ok(());
         }

@@ -14,6 +14,8 @@ pub(super) struct Timers {
     pub sweep: Option<u64>,
     pub errands: Option<u64>,
     pub logs: Option<u64>,
+    /// The device is made known to the server, or taken up, once more.
+    pub login: Option<u64>,
     /// The server refused or did not answer: no questions of our own until then.
     pause: Option<u64>,
     bundles: Option<u64>,
@@ -37,11 +39,13 @@ impl Timers {
         self.paused(now) || self.bundles.is_some_and(|at| at > now.as_unix_ms())
     }
 
-    /// Waits before the next question: as long as the server says, else longer each time.
-    pub(super) fn back_off(&mut self, now: Timestamp, retry_after_ms: Option<u64>) {
+    /// Waits before the next question: as long as the server says, else longer each time. Until when, milliseconds.
+    pub(super) fn back_off(&mut self, now: Timestamp, retry_after_ms: Option<u64>) -> u64 {
         self.failures = self.failures.saturating_add(1);
         let wait = PAUSE_MIN_MS.saturating_mul(1 << self.failures.min(16)).min(PAUSE_MAX_MS);
-        self.pause = Some(now.as_unix_ms() + retry_after_ms.unwrap_or(wait).min(3_600_000));
+        let until = now.as_unix_ms() + retry_after_ms.unwrap_or(wait).min(3_600_000);
+        self.pause = Some(until);
+        until
     }
 
     pub(super) fn pause_bundles(&mut self, now: Timestamp, retry_after_ms: Option<u64>) {
@@ -55,8 +59,9 @@ impl Timers {
 
     /// The clock was set back: what waits for a time that it had is due now.
     pub(super) fn clock_set_back(&mut self) {
-        let Self { expiry, prekeys, outbox, receipts, held, upkeep, sweep, errands: _, logs, pause, bundles, failures: _ } = self;
-        for timer in [expiry, prekeys, receipts, held, upkeep, sweep, logs, outbox] {
+        let Self { expiry, prekeys, outbox, receipts, held, upkeep, sweep, errands: _, logs, login, pause, bundles, failures: _ } =
+            self;
+        for timer in [expiry, prekeys, receipts, held, upkeep, sweep, logs, login, outbox] {
             *timer = timer.map(|_| 0);
         }
         (*pause, *bundles) = (None, None);
@@ -68,8 +73,9 @@ impl Timers {
 
     /// The next moment after `now` at which something is due.
     pub(super) fn next(&self, now: u64, more: Option<u64>) -> Option<u64> {
-        let Self { expiry, prekeys, outbox, receipts, held, upkeep, sweep, errands, logs, pause, bundles, failures: _ } = self;
-        [*expiry, *prekeys, *outbox, *receipts, *held, *upkeep, *sweep, *errands, *logs, *pause, *bundles, more]
+        let Self { expiry, prekeys, outbox, receipts, held, upkeep, sweep, errands, logs, login, pause, bundles, failures: _ } =
+            self;
+        [*expiry, *prekeys, *outbox, *receipts, *held, *upkeep, *sweep, *errands, *logs, *login, *pause, *bundles, more]
             .into_iter()
             .flatten()
             .filter(|at| *at > now)

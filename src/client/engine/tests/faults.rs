@@ -275,6 +275,45 @@ fn a_list_of_members_of_which_one_page_came_is_asked_for_again() {
 }
 
 #[test]
+fn a_device_that_could_not_be_made_known_to_the_server_is_made_known_later() {
+    let mut world = World::new();
+    let user = world.server.add_user("ana");
+    let ana = world.add_client(user, crate::client::store::MemoryStore::new());
+    // First nothing comes through, then all but the registration.
+    for all in [true, false] {
+        world.cut = Some(Box::new(move |_, request| all || request.path == "/devices"));
+        if all {
+            world.log_in(ana);
+        }
+        world.advance(60_000);
+        assert_eq!(world.clients[ana].addr, None);
+        let last = world.clients[ana].events.iter().rev().find_map(|event| match event {
+            ClientEvent::Connection(connection) => Some(connection.clone()),
+            _ => None,
+        });
+        assert!(matches!(last, Some(Connection::Offline { retry_at: Some(_), .. })), "{last:?}");
+        assert_eq!(world.notices(ana), Vec::<String>::new(), "it is no end");
+    }
+    world.cut = None;
+    world.advance(60_000);
+    assert!(world.clients[ana].addr.is_some());
+    assert!(world.clients[ana].events.iter().any(|event| matches!(event, ClientEvent::Opened { .. })));
+}
+
+#[test]
+fn a_device_that_the_account_does_not_know_any_more_is_told_so() {
+    for code in [crate::protocol::error::ErrorCode::BadSignature, crate::protocol::error::ErrorCode::NotFound] {
+        let mut world = World::of(&["ana"]);
+        world.server.refuse_sessions = Some(code);
+        world.disconnect(0);
+        world.clients[0].addr = None;
+        world.log_in(0);
+        let told = world.notices(0);
+        assert!(told.len() == 1 && told[0].contains("does not know this device any more"), "{told:?}");
+    }
+}
+
+#[test]
 fn a_client_is_settled_when_what_its_messages_wait_for_has_come() {
     let mut world = World::of(&["ana", "bo"]);
     world.disconnect(1);

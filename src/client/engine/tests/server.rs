@@ -104,6 +104,8 @@ pub struct Server {
     pub lose_answers: u32,
     /// Sends of rows are refused with this code so many times.
     pub refuse_sends: Option<(ErrorCode, u32)>,
+    /// Devices that log in again are refused.
+    pub refuse_sessions: Option<ErrorCode>,
     /// What such a refusal says beside its code.
     pub refuse_details: Option<serde_json::Value>,
     /// Ops are refused so many times as if others had come first, and kept here.
@@ -159,6 +161,7 @@ impl Server {
             next: 1 << 100,
             lose_answers: 0,
             refuse_sends: None,
+            refuse_sessions: None,
             refuse_details: None,
             refuse_ops: 0,
             forgets_removals: false,

@@ -25,7 +25,10 @@ impl Server {
         let me = from.user_id;
         match (request.method, parts.as_slice()) {
             (Method::Post, ["devices"]) => self.register(me, body(request)),
-            (Method::Post, ["devices", _, "session"]) => ok(self.session(from.device_id)),
+            (Method::Post, ["devices", id, "session"]) => match self.refuse_sessions {
+                Some(code) => refuse(code),
+                None => ok(self.session(id.parse().unwrap())),
+            },
             (Method::Post, ["devices", "messages"]) => self.send_devices(from, body(request), out).and_then(ok),
             (Method::Delete, ["devices", id]) => {
                 let body: RemoveDevice = body(request);
