@@ -133,9 +133,10 @@ fn expiry(text: &str) -> Result<Expiry, String> {
     if text == "never" {
         return Ok(Expiry(None));
     }
-    tail::span(text).filter(|seconds| *seconds > 0).map(|seconds| Expiry(Some(seconds))).ok_or_else(|| {
-        "write 90s, 15m, 2h, 3d, 1w, or never".to_owned()
-    })
+    tail::span(text)
+        .filter(|seconds| *seconds > 0)
+        .map(|seconds| Expiry(Some(seconds)))
+        .ok_or_else(|| "write 90s, 15m, 2h, 3d, 1w, or never".to_owned())
 }
 
 #[cfg(test)]

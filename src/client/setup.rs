@@ -151,15 +151,14 @@ impl Server {
         new_password: &SecretText,
     ) -> Result<NewLogin, Problem> {
         check_password(new_password)?;
-        let request = Recover {
-            username: username.to_owned(),
-            recovery_code: recovery_code.clone(),
-            new_password: new_password.clone(),
-        };
+        let request =
+            Recover { username: username.to_owned(), recovery_code: recovery_code.clone(), new_password: new_password.clone() };
         match self.call::<_, LoggedIn>(Method::Post, "/auth/recover", Some(&request), None).await {
             Ok(answer) => self.new_login(answer),
-            Err(problem) if problem == wrong_password() => Err(Problem::new(ProblemKind::Auth, "wrong username or recovery code")
-                .hint("The code is the newest that was shown: each use brings another one. Nothing was changed.")),
+            Err(problem) if problem == wrong_password() => {
+                Err(Problem::new(ProblemKind::Auth, "wrong username or recovery code")
+                    .hint("The code is the newest that was shown: each use brings another one. Nothing was changed."))
+            }
             Err(problem) => Err(problem),
         }
     }

@@ -91,8 +91,11 @@ const fn role_word(role: Role) -> &'static str {
 }
 
 fn disputed_beginning() -> Problem {
-    Problem::new(ProblemKind::Crypto, "This channel's list of members begins in two different ways: as you were told, and as the server shows it.")
-        .hint("Ask who added you, by another way than this server. If it stays so, make a new channel: nobody can decide it here.")
+    Problem::new(
+        ProblemKind::Crypto,
+        "This channel's list of members begins in two different ways: as you were told, and as the server shows it.",
+    )
+    .hint("Ask who added you, by another way than this server. If it stays so, make a new channel: nobody can decide it here.")
 }
 
 fn unknown() -> Problem {

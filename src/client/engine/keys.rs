@@ -44,6 +44,17 @@ pub(super) struct Keys {
     pub prekeys: PrekeySecrets,
 }
 
+/// In [`Table::Account`]: prekeys of which it is not known whether the server has them, as they were sent.
+const UPLOAD: &[u8] = b"prekey-upload";
+
+/// What is sent until the server answers: the same keys every time.
+#[derive(Serialize, Deserialize)]
+struct Upload {
+    body: Vec<u8>,
+    /// How many more one-time prekeys of either kind are to follow.
+    rest: (u32, u32),
+}
+
 /// A day: how often the stock of prekeys is looked at anyway, milliseconds.
 const DAY_MS: u64 = 86_400_000;
 
@@ -340,12 +351,18 @@ impl Engine {
     // --- The stock at the server ---
 
     /// Only after the inbox is drained: a first message in it may use what would be deleted.
-    pub(super) fn pump_prekeys(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn pump_prekeys(&mut self, cx: &mut Cx<'_>) -> Result<(), StoreError> {
         let due = self.timers.prekeys.is_some_and(|at| at <= cx.now.as_unix_ms());
         if due && self.is_live() && !self.prekeys_asked && !self.timers.paused(cx.now) {
             self.prekeys_asked = true;
-            self.ask(cx, Question::PrekeyCounts, Method::Get, "/keys/prekeys/count", None);
+            match cx.db.load::<Upload>(Table::Account, UPLOAD)? {
+                Some(Upload { body, rest }) => {
+                    self.ask(cx, Question::PrekeyUpload(rest.0, rest.1), Method::Post, "/keys/prekeys", Some(body));
+                }
+                None => self.ask(cx, Question::PrekeyCounts, Method::Get, "/keys/prekeys/count", None),
+            }
         }
+        Ok(())
     }
 
     pub(super) fn on_prekey_counts(&mut self, cx: &mut Cx<'_>, answer: Result<PrekeyCounts, Failure>) -> Result<(), StoreError> {
@@ -371,14 +388,13 @@ impl Engine {
             upload.last_kem_prekey = Some(wire_kem(&last));
         }
         let (one_time, kem) = (prekeys::ONE_TIME.missing(counts.one_time), prekeys::KEM_ONCE.missing(counts.kem));
-        self.upload_prekeys(cx, upload, one_time, kem);
-        Ok(())
+        self.upload_prekeys(cx, upload, one_time, kem)
     }
 
     /// Makes and uploads the next of so many missing one-time prekeys.
-    fn upload_prekeys(&mut self, cx: &mut Cx<'_>, mut upload: UploadPrekeys, one_time: u32, kem: u32) {
+    fn upload_prekeys(&mut self, cx: &mut Cx<'_>, mut upload: UploadPrekeys, one_time: u32, kem: u32) -> Result<(), StoreError> {
         let now = cx.now.as_unix_ms();
-        let Some(keys) = &mut self.keys else { return };
+        let Some(keys) = &mut self.keys else { return Ok(()) };
         let these = (one_time.min(ONE_TIME_AT_ONCE), kem.min(KEM_AT_ONCE));
         if let Ok(made) = keys.prekeys.add_one_time(these.0, &mut cx.rng) {
             upload.one_time_prekeys = made.iter().map(wire_one_time).collect();
@@ -387,11 +403,16 @@ impl Engine {
             upload.kem_prekeys = made.iter().map(wire_kem).collect();
         }
         self.save_prekeys(cx);
-        if upload != UploadPrekeys::default() {
+        if upload != UploadPrekeys::default()
+            && let Some(body) = http::json(&upload)
+        {
             self.prekeys_asked = true;
-            let question = Question::PrekeyUpload(one_time - these.0, kem - these.1);
-            self.ask(cx, question, Method::Post, "/keys/prekeys", http::json(&upload));
+            let upload = Upload { body, rest: (one_time - these.0, kem - these.1) };
+            cx.db.save(Table::Account, UPLOAD, &upload)?;
+            let question = Question::PrekeyUpload(upload.rest.0, upload.rest.1);
+            self.ask(cx, question, Method::Post, "/keys/prekeys", Some(upload.body));
         }
+        Ok(())
     }
 
     pub(super) fn on_prekey_upload(
@@ -403,14 +424,20 @@ impl Engine {
     ) -> Result<(), StoreError> {
         self.prekeys_asked = false;
         match answer {
-            Ok(_) => self.upload_prekeys(cx, UploadPrekeys::default(), one_time, kem),
+            Ok(_) => {
+                cx.db.delete(Table::Account, UPLOAD);
+                self.upload_prekeys(cx, UploadPrekeys::default(), one_time, kem)
+            }
             Err(failure) => {
-                // What was made stays; the next count shows what the server has, and new ones are made.
+                // Refused for good is what it has already: its answer was lost. The next count shows what it lacks.
+                if failure.is_final() {
+                    cx.db.delete(Table::Account, UPLOAD);
+                }
                 self.timers.prekeys = Some(cx.now.as_unix_ms() + 60_000);
                 self.timers.back_off(cx.now, failure.retry_after_ms());
+                Ok(())
             }
         }
-        Ok(())
     }
 }
 

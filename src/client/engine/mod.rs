@@ -6,13 +6,14 @@
 //!
 //! `keys` this device · `sync`, `snapshot`, `events` and `seam` streams in step · `outbox`, `turns` and `unsent` what waits · `contacts` and `gossip` whom we know
 //! by which keys ·
-//! `sessions`, `receive`, `held` and `gaps` frames of devices · `membership`, `feed`, `views` and `forks` who belongs where · `warnings` what is wrong · `groups` channel keys · `timeline` and `lines` what was
+//! `sessions`, `absence`, `receive`, `held` and `gaps` frames of devices · `membership`, `feed`, `views` and `forks` who belongs where · `warnings` what is wrong · `groups` channel keys · `timeline` and `lines` what was
 //! said · `places` and `tree` what the server shows · `settle` when nothing is left to do · `commands`, `errands`, `ops` and `instance` what the user
 //! asks for.
 //!
 //! Nothing here acts at once: every step ends in [`Engine::pump`], which looks at what is wanted and possible and asks for
 //! what is missing. So a crash, a lost line or a refusal anywhere loses nothing but time.
 
+mod absence;
 mod commands;
 mod contacts;
 mod db;
@@ -261,8 +262,7 @@ impl Engine {
         self.pump_logs(cx);
         self.pump_lists(cx);
         self.pump_bundles(cx);
-        self.pump_prekeys(cx);
-        Ok(())
+        self.pump_prekeys(cx)
     }
 
     /// Drops notices that were told a moment ago.

@@ -238,11 +238,14 @@ impl Engine {
 
     /// Sends an entry, if nothing is missing for that.
     fn push_entry(&mut self, cx: &mut Cx<'_>, order: u64, mut entry: Entry) -> Result<(), StoreError> {
-        if let State::Sealed(send) = &entry.state
-            && self.is_live()
-            && self.is_superseded(send, cx.now.as_unix_ms())
-        {
-            entry.state = State::Plain;
+        // What the server took of it came back by its stream before this client is live; else it leaves in another form.
+        let anew = match &entry.state {
+            State::Sealed(send) if self.is_live() && self.is_superseded(send, cx.now.as_unix_ms()) => Some(State::Plain),
+            State::Sealed(send) if self.is_live() && self.is_for_the_gone(send) => Some(State::Patch(send.clone())),
+            _ => None,
+        };
+        if let Some(state) = anew {
+            entry.state = state;
             self.put_entry(cx, order, &entry)?;
         }
         let send = match (&entry.what, &entry.state) {
@@ -258,6 +261,10 @@ impl Engine {
             }
             // What changed meanwhile comes first: nothing leaves for somebody who is known to have gone.
             (What::Row(_), _) if !self.is_live() => return Ok(()),
+            // Which devices there are now has to be known first.
+            (What::Row(_), State::Sealed(send)) if !self.has_lists(send.copies.iter().flatten().map(|copy| copy.user_id)) => {
+                return Ok(());
+            }
             (What::Row(_), State::Sealed(send)) => send.clone(),
             (What::Row(row), State::Plain | State::Patch(_)) => {
                 let old = match &entry.state {
@@ -580,7 +587,7 @@ impl Engine {
         for order in self.outbox.rows_of(channel_id) {
             if self.outbox.head(order).is_some_and(|head| !head.under_way)
                 && let Some(mut entry) = self.entry(cx, order)?
-                && matches!(entry.state, State::Patch(_))
+                && matches!(entry.state, State::Patch(_) | State::Sealed(_))
             {
                 entry.state = State::Plain;
                 self.put_entry(cx, order, &entry)?;

@@ -241,7 +241,7 @@ impl Engine {
     }
 
     /// Whether a session may be sent on.
-    fn is_fresh(&self, addr: DeviceAddr, session: &Session) -> bool {
+    pub(super) fn is_fresh(&self, addr: DeviceAddr, session: &Session) -> bool {
         self.sessions.stale.get(&addr).is_none_or(|stale| session.generation() > *stale)
     }
 
@@ -386,8 +386,13 @@ impl Engine {
                 }
             }
             for device_id in wanted.into_iter().filter(|id| !given.contains(id)) {
-                self.update_peer(cx, DeviceAddr { user_id, device_id }, |peer| (peer.absent, peer.looked_at) = (true, now))?;
-                self.sessions.renew.remove(&DeviceAddr { user_id, device_id });
+                let addr = DeviceAddr { user_id, device_id };
+                self.update_peer(cx, addr, |peer| (peer.absent, peer.stale, peer.looked_at) = (true, false, now))?;
+                self.sessions.renew.remove(&addr);
+                if self.devices_of(user_id).contains(&addr) {
+                    let list = self.contacts.get(&user_id).map_or(0, |contact| contact.list().seq());
+                    self.show_skipped(cx, addr, b"absent", list, "the server has no keys of it")?;
+                }
             }
         }
         self.flush_controls(cx)
@@ -435,44 +440,12 @@ impl Engine {
                     self.warn(cx, Concern::Person(addr.user_id), &kind, why.as_bytes(), text, hint)?;
                 }
                 let stale = error == Error::StaleBundle;
+                if stale {
+                    self.show_skipped(cx, addr, b"dormant", bundle.signed_prekey.created_ms, "it was not there for 30 days")?;
+                }
                 self.update_peer(cx, addr, |peer| (peer.dormant, peer.stale, peer.looked_at) = (true, stale, now))
             }
         }
-    }
-
-    /// Something is written to somebody. When none of their devices could be reached, each is looked at again (`crypto.md` 5).
-    pub(super) fn look_again(&mut self, cx: &mut Cx<'_>, user_id: UserId) -> Result<(), StoreError> {
-        let (devices, now) = (self.devices_of(user_id), cx.now.as_unix_ms());
-        for addr in &devices {
-            if self.sessions_with(cx, *addr)?.active(now).is_some_and(|session| self.is_fresh(*addr, session)) {
-                return Ok(());
-            }
-        }
-        for addr in devices {
-            self.update_peer(cx, addr, |peer| peer.looked_at = 0)?;
-        }
-        self.is_back(user_id);
-        Ok(())
-    }
-
-    /// Somebody may be reached again: what waits for that goes.
-    pub(super) fn is_back(&mut self, user_id: UserId) {
-        if self.sessions.away.remove(&user_id).is_some() {
-            self.places.dirty = true;
-            if let Some(channel_id) = self.places.dm_with(user_id) {
-                self.outbox.let_go(channel_id);
-            }
-        }
-    }
-
-    /// No device of somebody can be reached: whoever writes to them is told.
-    fn note_away(&mut self, cx: &Cx<'_>, user_id: UserId) -> Result<(), StoreError> {
-        let mut dormant = true;
-        for addr in self.devices_of(user_id) {
-            dormant &= self.peer_device(cx, addr)?.stale;
-        }
-        self.places.dirty |= self.sessions.away.insert(user_id, dormant) != Some(dormant);
-        Ok(())
     }
 
     // --- Sealing ---
@@ -588,6 +561,14 @@ impl Engine {
         let lists = [peer, me].into_iter().filter_map(|user| Some((user, self.contacts.get(&user)?.list().seq())));
         send.device_lists = Some(lists.collect());
         Ok(Sealed::Now(Box::new(send)))
+    }
+
+    /// Whether a sealed fan-out is for a device that has left its user's list, or for somebody to whom nothing goes now.
+    pub(super) fn is_for_the_gone(&self, send: &Send) -> bool {
+        send.copies.iter().flatten().any(|copy| {
+            let contact = self.contacts.get(&copy.user_id);
+            contact.is_none_or(|contact| contact.certificate(copy.device_id).is_none() || contact.sending() != Sending::Allowed)
+        })
     }
 
     /// Makes a refused fan-out fit: what the server misses is added, what is too much goes, and a device that no signed list

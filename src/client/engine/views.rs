@@ -48,7 +48,8 @@ impl Engine {
         if !self.pin_told(cx, from, log_id, &genesis.head)? {
             // From a current member it may be the other half of a fork (11.4).
             self.judge_op(cx, log_id, &ops.genesis, Feed::Member)?;
-            let text = format!("{} knows another beginning of this list of members than this client does.", self.name_of(from).raw());
+            let text =
+                format!("{} knows another beginning of this list of members than this client does.", self.name_of(from).raw());
             let hint = "The server may be showing you different members. Ask an admin, by another way.";
             return self.warn(cx, Concern::Log(log_id), b"beginning", &genesis.head, text, hint);
         }
@@ -139,7 +140,9 @@ impl Engine {
     /// sent there, and the evidence is kept. The log begins when the server shows the one that was told.
     pub(super) fn dispute_beginning(&mut self, cx: &mut Cx<'_>, log_id: LogId, op: &[u8]) -> Result<bool, StoreError> {
         let pin = cx.db.get(Table::Account, &pin_key(log_id))?;
-        let Some(shown) = Op::parse(op).ok().filter(|op| op.seq == 0 && !self.logs.contains_key(&log_id)) else { return Ok(false) };
+        let Some(shown) = Op::parse(op).ok().filter(|op| op.seq == 0 && !self.logs.contains_key(&log_id)) else {
+            return Ok(false);
+        };
         if pin.is_none_or(|pin| pin.as_slice() == shown.head) {
             return Ok(false);
         }

@@ -23,7 +23,7 @@ pub(super) enum Concern {
 const PLACES_MAX: usize = 20;
 
 impl Engine {
-    /// Warns in words of ours. The line comes once for what it is about, in a row: each message may say the same.
+    /// Warns in words of ours.
     pub(super) fn warn(
         &mut self,
         cx: &mut Cx<'_>,
@@ -33,6 +33,21 @@ impl Engine {
         text: String,
         hint: &str,
     ) -> Result<(), StoreError> {
+        self.remark(cx, concern, kind, about, format!("{text} {hint}"))?;
+        cx.notice(Problem::new(ProblemKind::Crypto, text).hint(hint));
+        Ok(())
+    }
+
+    /// Keeps it as a line and tells nobody: it is nothing to be alarmed about. It comes once for what it is about, in a row, since
+    /// each message may say the same.
+    pub(super) fn remark(
+        &mut self,
+        cx: &mut Cx<'_>,
+        concern: Concern,
+        kind: &[u8],
+        about: &[u8],
+        text: String,
+    ) -> Result<(), StoreError> {
         let id = match concern {
             Concern::Person(id) => *id.as_bytes(),
             Concern::Log(id) => *id.as_bytes(),
@@ -40,10 +55,9 @@ impl Engine {
         };
         let at = key(&[b"warned/", &id, kind]);
         let told = cx.db.get(Table::Account, &at)?.is_some_and(|told| told.as_slice() == about);
-        if !told && self.put_lines(cx, concern, &SystemLine::Warning(format!("{text} {hint}")))? {
+        if !told && self.put_lines(cx, concern, &SystemLine::Warning(text))? {
             cx.db.put(Table::Account, at, about);
         }
-        cx.notice(Problem::new(ProblemKind::Crypto, text).hint(hint));
         Ok(())
     }
 

@@ -136,10 +136,10 @@ async fn who_was_not_there_for_a_month_is_said_so_at_once() {
     let _: Value = bob.put(&format!("/contacts/{me}"), &json!({})).await.ok(200);
 
     let begun = std::time::Instant::now();
-    alice.run(&["send", "@bob", "anybody there?"]).await.refused(
-        7,
-        &["none of bob's devices has been there for 30 days", "The message is kept", "Do not send it again"],
-    );
+    alice
+        .run(&["send", "@bob", "anybody there?"])
+        .await
+        .refused(7, &["none of bob's devices has been there for 30 days", "The message is kept", "Do not send it again"]);
     assert!(begun.elapsed().as_secs() < 20, "it waits for nobody: {:?}", begun.elapsed());
     let queued = alice.run(&["send", "@bob", "and now?", "--queue", "--json"]).await.objects();
     assert_eq!(queued[0]["state"], "queued");

@@ -493,17 +493,17 @@ fn what_contradicts_the_members_of_a_channel_stays_in_it() {
     world.settle();
     let (ana, log_id): (_, LogId) = (world.id(0), community_id.into());
     assert!(world.clients[0].engine.places.dm_with(world.id(1)).is_none());
-    let about = |world: &mut World, words: &str| {
-        warnings(world, 0, channel).into_iter().filter(|text| text.contains(words)).count()
-    };
+    let about =
+        |world: &mut World, words: &str| warnings(world, 0, channel).into_iter().filter(|text| text.contains(words)).count();
     for _ in 0..2 {
         act(&mut world, 1, |engine, cx| engine.send_control(cx, ana, odd_key(channel, 1, 1, [7; 32])));
         world.settle();
         assert_eq!(about(&mut world, "bo sees other members of a channel"), 1, "once, however often it is said");
     }
-    let head = *world.clients[0].engine.logs[&log_id].log.head(1).unwrap();
+    let log = &world.clients[0].engine.logs[&log_id].log;
+    let (epoch, head) = (log.epoch(), log.newest_head());
     for seed in [1, 2] {
-        act(&mut world, 1, |engine, cx| engine.send_control(cx, ana, odd_key(channel, seed, 1, head)));
+        act(&mut world, 1, |engine, cx| engine.send_control(cx, ana, odd_key(channel, seed, epoch, head)));
         world.settle();
     }
     assert_eq!(about(&mut world, "two different keys of one number"), 1);
@@ -518,7 +518,9 @@ fn a_warning_about_somebody_without_a_conversation_stays_where_both_are() {
     let eve = world.server.accounts[&world.id(2)].devices[&1].signed.clone().unwrap();
     let bo = world.id(1).to_string();
     world.tamper = Some(Box::new(move |_, request, answer| {
-        if request.path == "/users/bundles" && let Some(bundles) = answer["items"][&bo]["bundles"].as_array_mut() {
+        if request.path == "/users/bundles"
+            && let Some(bundles) = answer["items"][&bo]["bundles"].as_array_mut()
+        {
             for bundle in bundles {
                 bundle["signed_prekey"] = serde_json::to_value(&eve).unwrap();
             }

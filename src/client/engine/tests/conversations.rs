@@ -631,8 +631,10 @@ fn restored_and_read(new: usize, away: bool) {
         world.connect(0);
         world.settle();
     }
-    let expected: Vec<String> =
-        std::iter::once("kept".to_owned()).chain((0..3).map(|n| format!("lost {n}"))).chain((0..new).map(|n| format!("new {n}"))).collect();
+    let expected: Vec<String> = std::iter::once("kept".to_owned())
+        .chain((0..3).map(|n| format!("lost {n}")))
+        .chain((0..new).map(|n| format!("new {n}")))
+        .collect();
     assert_eq!(world.agreed(dm, &[0, 1]), expected);
     let node = world.node(0, dm);
     assert_eq!((node.unread, node.read_seq), (new as u64, 1));
@@ -674,6 +676,45 @@ fn a_removed_device_reads_nothing_more() {
     assert_eq!(world.texts(0, dm), ["to both", "to the laptop only"]);
     let stored = world.server.channels[&dm].rows.last().unwrap().clone();
     assert!(stored.copies.keys().all(|addr| *addr != DeviceAddr { user_id: world.id(0), device_id: 2 }));
+}
+
+#[test]
+fn what_waits_when_a_device_is_removed_is_not_for_it() {
+    let mut world = World::of(&["ana", "bo"]);
+    let phone = world.second_device(1);
+    let dm = world.dm(0, 1);
+    world.settle();
+    world.say(0, dm, "to both");
+    world.settle();
+    // The line is dead, and ana does not know it yet.
+    world.server.online.remove(&world.clients[0].addr.unwrap());
+    world.clients[0].online = false;
+    world.say(0, dm, "to the laptop only");
+    assert_eq!(world.ask(1, Command::RemoveDevice { device_id: 2 }), Ok(Answer::Ok));
+    world.settle();
+    world.disconnect(0);
+    world.connect(0);
+    world.settle();
+    assert_eq!(world.texts(1, dm), ["to both", "to the laptop only"]);
+    assert_eq!(world.server.refused_copies, 0, "no frame left for the removed device");
+    assert_eq!(world.texts(phone, dm), ["to both"]);
+}
+
+#[test]
+fn a_device_without_keys_at_the_server_is_named() {
+    let mut world = World::of(&["ana", "bo"]);
+    world.second_device(1);
+    let dm = world.dm(0, 1);
+    world.settle();
+    let bo = world.id(1);
+    world.server.accounts.get_mut(&bo).unwrap().devices.get_mut(&2).unwrap().signed = None;
+    for text in ["one", "two"] {
+        world.say(0, dm, text);
+        world.settle();
+    }
+    let named = super::liars::warnings(&mut world, 0, dm);
+    assert_eq!(named.iter().filter(|text| text.contains("Device 2 of bo gets no copy")).count(), 1, "{named:?}");
+    assert_eq!(world.texts(1, dm), ["one", "two"]);
 }
 
 #[test]

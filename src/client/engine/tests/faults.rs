@@ -275,6 +275,55 @@ fn a_list_of_members_of_which_one_page_came_is_asked_for_again() {
 }
 
 #[test]
+fn keys_that_did_not_reach_the_server_are_sent_again_and_no_others() {
+    let mut world = World::new();
+    let user = world.server.add_user("ana");
+    let ana = world.add_client(user, crate::client::store::MemoryStore::new());
+    let sent: std::rc::Rc<std::cell::RefCell<Vec<Vec<u8>>>> = std::rc::Rc::default();
+    let seen = sent.clone();
+    world.cut = Some(Box::new(move |_, request| {
+        let upload = request.path == "/keys/prekeys";
+        if upload {
+            seen.borrow_mut().push(request.body.clone().unwrap());
+        }
+        upload
+    }));
+    world.log_in(ana);
+    world.advance(10 * 60_000);
+    world.restart(ana);
+    world.advance(10 * 60_000);
+    let sent = sent.take();
+    assert!(sent.len() > 2 && sent.iter().all(|body| *body == sent[0]), "{} requests", sent.len());
+    world.cut = None;
+    world.advance(10 * 60_000);
+    let addr = world.clients[ana].addr.unwrap();
+    let ids = |world: &World| -> Vec<u32> {
+        world.server.accounts[&addr.user_id].devices[&addr.device_id].one_time.iter().map(|key| key.id).collect()
+    };
+    assert_eq!(ids(&world), (1..=100).collect::<Vec<_>>(), "no key was made in vain");
+    // The answer was lost: the same keys are refused, and the stock is filled up.
+    world.tamper = Some(Box::new(|_, request, answer| {
+        if request.path == "/keys/prekeys" {
+            *answer = serde_json::json!("lost");
+        }
+    }));
+    device_low(&mut world, ana);
+    world.tamper = None;
+    world.advance(10 * 60_000);
+    let ids = ids(&world);
+    assert_eq!((ids.len(), ids.iter().collect::<std::collections::BTreeSet<_>>().len()), (100, 100));
+}
+
+/// The server says that keys are running out.
+fn device_low(world: &mut World, who: Who) {
+    let addr = world.clients[who].addr.unwrap();
+    let device = world.server.accounts.get_mut(&addr.user_id).unwrap().devices.get_mut(&addr.device_id).unwrap();
+    device.one_time.truncate(5);
+    world.input(who, Input::Frame(ServerFrame::KeysLow { one_time: 5, kem: 50 }));
+    world.run();
+}
+
+#[test]
 fn a_device_that_could_not_be_made_known_to_the_server_is_made_known_later() {
     let mut world = World::new();
     let user = world.server.add_user("ana");

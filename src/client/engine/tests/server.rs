@@ -104,6 +104,8 @@ pub struct Server {
     pub lose_answers: u32,
     /// Sends of rows are refused with this code so many times.
     pub refuse_sends: Option<(ErrorCode, u32)>,
+    /// Copies for devices that are not current, in refused sends.
+    pub refused_copies: usize,
     /// Devices that log in again are refused.
     pub refuse_sessions: Option<ErrorCode>,
     /// What such a refusal says beside its code.
@@ -161,6 +163,7 @@ impl Server {
             next: 1 << 100,
             lose_answers: 0,
             refuse_sends: None,
+            refused_copies: 0,
             refuse_sessions: None,
             refuse_details: None,
             refuse_ops: 0,

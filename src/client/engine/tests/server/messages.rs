@@ -59,6 +59,7 @@ impl Server {
                     send.device_lists.as_ref().and_then(|lists| lists.get(user)).is_none_or(|seq| *seq != newest)
                 });
                 if named != expected || stale {
+                    self.refused_copies += copies.keys().filter(|addr| !expected.contains(addr)).count();
                     let details = StaleDevices {
                         missing: expected.difference(&named).copied().collect(),
                         extra: named.difference(&expected).copied().collect(),

@@ -75,6 +75,10 @@ impl Server {
             (Method::Post, ["keys", "prekeys"]) => {
                 let upload: UploadPrekeys = body(request);
                 let device = self.accounts.get_mut(&me).unwrap().devices.get_mut(&from.device_id).unwrap();
+                let known = |id| device.one_time.iter().any(|key| key.id == id);
+                if upload.one_time_prekeys.iter().any(|key| known(key.id)) {
+                    return refuse(ErrorCode::Validation);
+                }
                 device.signed = upload.signed_prekey.or(device.signed.take());
                 device.last = upload.last_kem_prekey.or(device.last.take());
                 device.one_time.extend(upload.one_time_prekeys);
