@@ -144,6 +144,7 @@ commands! {
     #[key] PreviousField "previous-field" "to the field above";
     #[key] Yes "yes" "yes, do it";
     #[key] No "no" "no, leave everything as it is";
+    #[key] ShowCode "show-code" "show the QR code where there is no room for both, or the text again";
     #[key] AcceptAndSend "accept-and-send" "accept the new key and send what waits for it";
 
     // Editing a line, as readline does.

@@ -76,6 +76,17 @@ impl World {
         }
     }
 
+    /// The direct conversation of this user with themselves.
+    pub fn is_notes(&self, channel: &ChannelNode) -> bool {
+        channel.peer.as_ref().is_some_and(|peer| Some(peer.user_id) == self.me())
+    }
+
+    /// `# deploys`, `@ bo`, `@ me (you)`: a channel's name with its kind.
+    pub fn title(&self, channel: &ChannelNode) -> Clean {
+        let you = if self.is_notes(channel) { " (you)" } else { "" };
+        Clean::ours(format!("{} {}{you}", channel_sign(channel), Clean::from_untrusted(&channel.name)))
+    }
+
     pub fn total_unread(&self) -> (u64, u64) {
         self.channels()
             .filter(|channel| !channel.muted)
@@ -151,11 +162,6 @@ impl World {
             [one, two, rest @ ..] => Some(format!("{one}, {two} and {} more are typing", rest.len())),
         }
     }
-}
-
-/// `# deploys`, `@ bo`: a channel's name with its kind.
-pub fn channel_title(channel: &ChannelNode) -> Clean {
-    Clean::ours(format!("{} {}", channel_sign(channel), Clean::from_untrusted(&channel.name)))
 }
 
 /// One cell: what kind of channel it is.

@@ -1,5 +1,7 @@
 //! What every command does: one `match` from [`Action`] to the function that does it.
 
+use std::sync::Arc;
+
 use crate::client::command::Command;
 use crate::client::model::{Body, Delivery, MessageRef, SendBlock, TimelineItem};
 use crate::protocol::channels::ChannelSettings;
@@ -13,9 +15,9 @@ use crate::tui::markdown;
 use crate::tui::text::{Clean, printable};
 use crate::tui::time;
 use crate::tui::widget::tree::Target;
-use crate::tui::world::channel_title;
 
 use super::chat::{Focus, Pane};
+use super::compose::no_text_words;
 use super::form::{Form, FormKind};
 use super::overlay::{Overlay, Question, Yes};
 use super::page::Page;
@@ -162,7 +164,7 @@ impl App {
             Action::Close => {
                 self.notice = None;
             }
-            Action::NextField | Action::PreviousField | Action::Yes | Action::No | Action::AcceptAndSend => {}
+            Action::NextField | Action::PreviousField | Action::Yes | Action::No | Action::ShowCode | Action::AcceptAndSend => {}
             Action::CharLeft
             | Action::CharRight
             | Action::WordLeft
@@ -316,10 +318,8 @@ impl App {
         if self.composer().is_some_and(|composer| composer.completion.take().is_some()) {
             return;
         }
-        if self.notice.as_ref().is_some_and(|notice| notice.error) {
-            self.notice = None;
-            return;
-        }
+        // An error goes with the same key: whoever is led to the messages means them with the next one.
+        self.notice.take_if(|notice| notice.error);
         self.chat.focus = Focus::History(pane);
         self.with_timeline(pane, |timeline, size, look| {
             if timeline.selected_item().is_none() {
@@ -409,7 +409,7 @@ impl App {
     }
 
     fn go_to_quoted(&mut self) {
-        let Some(item) = self.target() else { return };
+        let Some(item) = self.a_message() else { return };
         match &item.reply_to {
             Some(quote) => self.jump(item.channel_id, quote.target, item.thread_root),
             None => self.toast("this message answers none"),
@@ -427,11 +427,17 @@ impl App {
 
     // A message.
 
+    /// What a command about a message means; says so when there is none.
+    pub(super) fn a_message(&mut self) -> Option<Arc<TimelineItem>> {
+        let item = self.target();
+        if item.is_none() {
+            self.fail("there is no message here", "Ctrl-G goes to another channel.");
+        }
+        item
+    }
+
     fn open_target_thread(&mut self) {
-        let Some(item) = self.target() else {
-            self.fail("there is no message to open a thread of", "");
-            return;
-        };
+        let Some(item) = self.a_message() else { return };
         if matches!(item.body, Body::System(_)) || item.seq.is_none() {
             self.fail("a thread begins at a message that was sent", "");
             return;
@@ -440,13 +446,13 @@ impl App {
     }
 
     fn edit_target(&mut self) {
-        if let Some(item) = self.target() {
+        if let Some(item) = self.a_message() {
             self.start_edit(&item);
         }
     }
 
     fn delete_target(&mut self) {
-        let Some(item) = self.target() else { return };
+        let Some(item) = self.a_message() else { return };
         if item.seq.is_none() {
             self.discard(&item);
             return;
@@ -465,7 +471,7 @@ impl App {
     }
 
     fn react(&mut self, arg: &str) {
-        let Some(item) = self.target() else { return };
+        let Some(item) = self.a_message() else { return };
         if item.seq.is_none() || matches!(item.body, Body::System(_)) {
             self.fail("only a sent message can be reacted to", "");
             return;
@@ -490,16 +496,19 @@ impl App {
     }
 
     fn copy_target(&mut self) {
-        let Some(item) = self.target() else { return };
-        if let Body::Text(text) | Body::Clear(text) = &item.body {
-            // A clipboard ends up in shells: what was hidden in the text becomes visible there too.
-            self.emit(Effect::Copy(printable(text)));
-            self.toast("copied");
+        let Some(item) = self.a_message() else { return };
+        match &item.body {
+            Body::Text(text) | Body::Clear(text) => {
+                // A clipboard ends up in shells: what was hidden in the text becomes visible there too.
+                self.emit(Effect::Copy(printable(text)));
+                self.toast("copied");
+            }
+            body => self.fail(format!("nothing was copied: {}", no_text_words(body)), ""),
         }
     }
 
     fn retry_target(&mut self) {
-        let Some(item) = self.target() else { return };
+        let Some(item) = self.a_message() else { return };
         if matches!(item.delivery, Delivery::Failed(_)) {
             self.ask(Pending::Quiet, Command::Retry { channel_id: item.channel_id, id: item.key.id });
         } else {
@@ -508,7 +517,7 @@ impl App {
     }
 
     fn discard_target(&mut self) {
-        if let Some(item) = self.target() {
+        if let Some(item) = self.a_message() {
             self.discard(&item);
         }
     }
@@ -523,7 +532,7 @@ impl App {
     }
 
     fn show_details(&mut self) {
-        if let Some(item) = self.target() {
+        if let Some(item) = self.a_message() {
             self.overlays.push(Overlay::Page(Page::details(item)));
         }
     }
@@ -589,7 +598,7 @@ impl App {
             notify: channel.notify,
             ..ChannelSettings::default()
         };
-        let words = format!("{} is {}", channel_title(&channel), if settings.muted { "muted" } else { "not muted" });
+        let words = format!("{} is {}", self.world.title(&channel), if settings.muted { "muted" } else { "not muted" });
         self.ask(Pending::Toast(words), Command::SetChannelSettings { channel_id: channel.id, settings });
     }
 
@@ -619,18 +628,24 @@ impl App {
             let member =
                 members.iter().find(|member| member.username.raw().eq_ignore_ascii_case(name)).map(|member| member.user_id);
             match in_dm.or(member) {
+                Some(user_id) if Some(user_id) == self.world.me() => self.own_keys(),
                 Some(user_id) => self.show_safety(user_id),
                 None => self.fail("nobody of that name is here", "F5 lists the members of this channel."),
             }
             return;
         }
         match self.person_here() {
+            Some((user_id, _)) if Some(user_id) == self.world.me() => self.own_keys(),
             Some((user_id, _)) => self.show_safety(user_id),
             None => self.fail(
                 "whose safety numbers?",
                 "Open a direct conversation, select a message (Esc), or name somebody: /safety NAME.",
             ),
         }
+    }
+
+    fn own_keys(&mut self) {
+        self.fail("with yourself there is nothing to compare", ":devices shows your own key and your devices.");
     }
 
     pub(super) fn show_safety(&mut self, user_id: UserId) {

@@ -308,7 +308,7 @@ impl App {
     }
 
     pub fn tree_rows(&self) -> Vec<tree::Row> {
-        tree::rows(&self.world.tree, self.chat.community, self.chat.channel_id())
+        tree::rows(&self.world, self.chat.community, self.chat.channel_id())
     }
 
     pub(super) fn move_in_tree(&mut self, step: isize) {

@@ -306,9 +306,9 @@ impl App {
     // Answering and editing.
 
     pub(super) fn start_reply(&mut self) {
-        let Some(item) = self.target() else { return };
+        let Some(item) = self.a_message() else { return };
         let Body::Text(text) = &item.body else {
-            self.fail("this cannot be answered: it has no text here", "");
+            self.fail(format!("this cannot be answered: {}", no_text_words(&item.body)), "");
             return;
         };
         let label = Clean::ours(format!("{}: {}", Clean::from_untrusted(&item.author_name), markdown::preview(text, 60)));
@@ -320,8 +320,11 @@ impl App {
     }
 
     pub(super) fn quote_text(&mut self) {
-        let Some(item) = self.target() else { return };
-        let Body::Text(text) = &item.body else { return };
+        let Some(item) = self.a_message() else { return };
+        let Body::Text(text) = &item.body else {
+            self.fail(format!("nothing was quoted: {}", no_text_words(&item.body)), "");
+            return;
+        };
         let quoted: String = text.raw().lines().map(|line| format!("> {line}\n")).collect();
         let pane = self.active_pane();
         self.chat.focus = Focus::Composer(pane);
@@ -334,7 +337,7 @@ impl App {
 
     pub(super) fn start_edit(&mut self, item: &crate::client::model::TimelineItem) {
         let Body::Text(text) = &item.body else {
-            self.fail("only a text of yours can be edited", "");
+            self.fail(format!("this cannot be edited: {}", no_text_words(&item.body)), "");
             return;
         };
         if !item.mine || item.seq.is_none() {
@@ -537,6 +540,21 @@ pub(super) fn emoji_named(name: &str) -> impl Iterator<Item = (&'static str, &'s
         Some((code, emoji))
     });
     exact.into_iter().chain(rest.filter(move |(_, emoji)| exact.is_none_or(|(_, first)| first != *emoji)))
+}
+
+/// Why a message has no text that could be copied, quoted or edited.
+pub(super) fn no_text_words(body: &Body) -> &'static str {
+    match body {
+        Body::Text(_) => "it has no text",
+        Body::Deleted { .. } => "it was deleted",
+        Body::Expired => "it has disappeared, as its timer said",
+        Body::Undecryptable(_) => "it is not decrypted here",
+        Body::BeforeJoin => "it was written before you joined",
+        Body::BeforeDevice => "it was written before this device was added",
+        Body::NewerClient => "it needs a newer version of chat",
+        Body::Clear(_) => "the server wrote it",
+        Body::System(_) => "it says what happened here, nobody wrote it",
+    }
 }
 
 /// What stops sending, and what helps.

@@ -10,7 +10,6 @@ use crate::tui::command::{Action, spec};
 use crate::tui::text::Clean;
 use crate::tui::widget::picker::{Picker, Row};
 use crate::tui::widget::timeline::lines::role_words;
-use crate::tui::world::channel_title;
 
 use super::overlay::{Choice, PickKind, Yes};
 use super::pick::{status_words, trust_words};
@@ -49,7 +48,7 @@ impl App {
                 let group = self.world.group(id);
                 group.map(|group| Clean::ours(format!("the private group {}", Clean::from_untrusted(&group.name))))
             }
-            Domain::Channel(id) => self.world.channel(id).map(|channel| channel_title(channel)),
+            Domain::Channel(id) => self.world.channel(id).map(|channel| self.world.title(channel)),
         }
         .unwrap_or_else(|| Clean::ours("this place"))
     }
@@ -78,7 +77,7 @@ impl App {
         let rows = self.member_rows(self.world.members(channel_id), |_| true);
         let place = self.world.channel(channel_id).map(|channel| match channel.domain {
             Some(domain) => self.domain_name(domain),
-            None => channel_title(channel),
+            None => self.world.title(channel),
         });
         let title = place.map_or("members".to_owned(), |place| format!("members of {place}"));
         self.pick(PickKind::Members, Picker::new(title, rows));
@@ -112,7 +111,9 @@ impl App {
     pub(super) fn open_person(&mut self, user_id: UserId, name: Clean) {
         let row = |label: &str, choice| Row::new(Clean::ours(label), Clean::default(), choice);
         let mut rows = Vec::new();
-        if self.world.me() != Some(user_id) {
+        if self.world.me() == Some(user_id) {
+            rows.push(row("write notes to yourself", Choice::Action(Action::NewDm)));
+        } else {
             rows.push(row("write directly", Choice::Action(Action::NewDm)));
             rows.push(row("compare safety numbers", Choice::Action(Action::Safety)));
             let channel = self.chat.channel_id().and_then(|id| self.world.channel(id));
@@ -136,7 +137,7 @@ impl App {
                 }
             }
         }
-        let picker = Picker::new(name.as_str(), rows).empty("this is you");
+        let picker = Picker::new(name.as_str(), rows);
         self.pick(PickKind::Person { user_id, name }, picker);
     }
 

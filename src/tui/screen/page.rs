@@ -25,6 +25,20 @@ use super::overlay::{Overlay, Yes};
 pub struct Page {
     kind: Kind,
     scroll: usize,
+    /// The QR code alone, where it has no room below the text.
+    code_alone: bool,
+}
+
+/// How the QR code of a page is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CodePlace {
+    /// There is none, or no screen of this width holds it.
+    None,
+    Below,
+    /// It fits without the text: a key shows it.
+    Alone,
+    /// So many rows are needed.
+    TooTall(usize),
 }
 
 #[derive(Debug)]
@@ -37,24 +51,28 @@ enum Kind {
 }
 
 impl Page {
+    const fn new(kind: Kind) -> Self {
+        Self { kind, scroll: 0, code_alone: false }
+    }
+
     pub const fn safety(safety: SafetyNumber) -> Self {
-        Self { kind: Kind::Safety(safety), scroll: 0 }
+        Self::new(Kind::Safety(safety))
     }
 
     pub const fn invite(link: InviteLink) -> Self {
-        Self { kind: Kind::Invite(link), scroll: 0 }
+        Self::new(Kind::Invite(link))
     }
 
     pub const fn devices(devices: Vec<DeviceInfo>) -> Self {
-        Self { kind: Kind::Devices(devices), scroll: 0 }
+        Self::new(Kind::Devices(devices))
     }
 
     pub const fn details(item: Arc<TimelineItem>) -> Self {
-        Self { kind: Kind::Details(item), scroll: 0 }
+        Self::new(Kind::Details(item))
     }
 
     pub const fn fork(channel_id: ChannelId, fork: Fork) -> Self {
-        Self { kind: Kind::Fork(channel_id, fork), scroll: 0 }
+        Self::new(Kind::Fork(channel_id, fork))
     }
 
     pub const fn is_forks(&self) -> bool {
@@ -66,8 +84,8 @@ impl Page {
     }
 
     pub fn view(&self, frame: &mut Frame<'_>, screen: Rect, app: &App) {
-        let cells = usize::from(screen.width.saturating_sub(4)).min(76);
-        let lines = self.lines(cells, app);
+        let (cells, rows) = room((screen.width, screen.height));
+        let (lines, code) = self.lines(cells, rows, app);
         let height = u16::try_from(lines.len()).unwrap_or(u16::MAX);
         let (title, keys) = match &self.kind {
             Kind::Safety(safety) => {
@@ -88,17 +106,53 @@ impl Page {
             }
         };
         let size = (u16::try_from(cells).unwrap_or(u16::MAX), height);
-        let most = lines.len().saturating_sub(usize::from(screen.height.saturating_sub(2)));
+        let most = lines.len().saturating_sub(rows);
         let more = if self.scroll < most { "PgDn more  " } else { "" };
+        let show = match code {
+            CodePlace::Alone if self.code_alone => "c text  ",
+            CodePlace::Alone => "c QR code  ",
+            _ => "",
+        };
         // What was just done is said here: the line for it lies below.
         let done = app.notice.as_ref().filter(|notice| notice.until.is_some());
-        let keys = done.map_or(format!("{more}{keys}"), |notice| notice.text.to_string());
+        let keys = done.map_or(format!("{more}{show}{keys}"), |notice| notice.text.to_string());
         let area = popup::open(frame, screen, size, &title, &keys, &app.theme);
         let first = self.scroll.min(lines.len().saturating_sub(usize::from(area.height)));
         popup::lines(frame, area, lines.into_iter().skip(first));
     }
 
-    fn lines(&self, cells: usize, app: &App) -> Vec<Line<'static>> {
+    /// What is drawn in so many cells and rows; what does not fit is scrolled.
+    fn lines(&self, cells: usize, rows: usize, app: &App) -> (Vec<Line<'static>>, CodePlace) {
+        let mut lines = self.text(cells, app);
+        let code = match &self.kind {
+            Kind::Safety(safety) => qr(&safety.code, cells, app),
+            Kind::Invite(link) => qr(&link.link, cells, app),
+            Kind::Devices(_) | Kind::Details(_) | Kind::Fork(..) => Vec::new(),
+        };
+        let place = match code.len() {
+            0 => CodePlace::None,
+            height if lines.len() + 1 + height <= rows => CodePlace::Below,
+            height if height <= rows => CodePlace::Alone,
+            // With the frame around it.
+            height => CodePlace::TooTall(height + 2),
+        };
+        match place {
+            CodePlace::Below => {
+                lines.push(Line::default());
+                lines.extend(code);
+            }
+            CodePlace::Alone if self.code_alone => return (code, place),
+            CodePlace::TooTall(rows) => {
+                let words = format!("A terminal of {rows} rows shows a QR code here too.");
+                lines.push(Line::default());
+                lines.push(Line::from(Span::styled(Clean::ours(words).truncate(cells).into_string(), app.theme.dim())));
+            }
+            CodePlace::None | CodePlace::Alone => {}
+        }
+        (lines, place)
+    }
+
+    fn text(&self, cells: usize, app: &App) -> Vec<Line<'static>> {
         let theme = &app.theme;
         let mut lines: Vec<Line<'static>> = Vec::new();
         let mut say = |text: &str, style: Style| {
@@ -152,10 +206,6 @@ impl Page {
                 for device in &safety.devices {
                     say(&device_words(device, app), theme.dim());
                 }
-                if !safety.code.is_empty() {
-                    say("", theme.text());
-                    lines.extend(qr(&safety.code, cells, app));
-                }
             }
             Kind::Invite(link) => {
                 say(
@@ -172,7 +222,6 @@ impl Page {
                     .map_or("any number of people".to_owned(), |uses| time::count(u64::from(uses), "person", "people"));
                 let until = link.expires_at.map_or("for ever".to_owned(), |at| format!("until {}", time::full(at, &app.tz)));
                 say(&format!("for {uses}, {until}"), theme.dim());
-                lines.extend(qr(&link.link, cells, app));
             }
             Kind::Devices(devices) => {
                 if let Some(account) = &app.world.account {
@@ -237,6 +286,11 @@ impl Page {
     }
 }
 
+/// Cells and rows inside of the frame.
+fn room((columns, rows): (u16, u16)) -> (usize, usize) {
+    (usize::from(columns.saturating_sub(4)).min(76), usize::from(rows.saturating_sub(2)))
+}
+
 /// Whether this user decides about the members of a channel.
 fn may_decide(app: &App, channel_id: ChannelId) -> bool {
     app.world.channel(channel_id).is_some_and(|channel| channel.my_role >= Some(Role::Admin))
@@ -266,9 +320,12 @@ fn chunks(text: &str, cells: usize) -> Vec<String> {
     text.as_bytes().chunks(cells.max(1)).map(|chunk| String::from_utf8_lossy(chunk).into_owned()).collect()
 }
 
-/// A QR code of half blocks with its quiet zone, dark on light whatever the theme is; nothing where it does not fit.
+/// A QR code of half blocks with its quiet zone, dark on light whatever the theme is; nothing where it is too wide.
 fn qr(text: &str, cells: usize, app: &App) -> Vec<Line<'static>> {
     const QUIET: usize = 2;
+    if text.is_empty() {
+        return Vec::new();
+    }
     let Ok(code) = QrCode::with_error_correction_level(text.as_bytes(), EcLevel::L) else { return Vec::new() };
     let side = code.width() + 2 * QUIET;
     if side > cells || app.theme.glyphs.ascii {
@@ -296,15 +353,17 @@ fn qr(text: &str, cells: usize, app: &App) -> Vec<Line<'static>> {
 
 impl App {
     pub(super) fn act_in_page(&mut self, action: Action) {
-        let most = usize::from(self.size.1);
-        let cells = usize::from(self.size.0.saturating_sub(4)).min(76);
-        let total = match self.overlays.last() {
-            Some(Overlay::Page(page)) => page.lines(cells, self).len(),
+        let (cells, rows) = room(self.size);
+        let (total, code) = match self.overlays.last() {
+            Some(Overlay::Page(page)) => {
+                let (lines, code) = page.lines(cells, rows, self);
+                (lines.len(), code)
+            }
             _ => return,
         };
         let decides = self.chat.channel_id().is_some_and(|channel_id| may_decide(self, channel_id));
-        let last = total.saturating_sub(most.saturating_sub(2).max(1));
-        let half = (most / 2).max(1);
+        let last = total.saturating_sub(rows.max(1));
+        let half = (rows / 2).max(1);
         let Some(Overlay::Page(page)) = self.overlays.last_mut() else { return };
         page.scroll = match action {
             Action::Up => page.scroll.saturating_sub(1),
@@ -317,6 +376,10 @@ impl App {
         match (&page.kind, action) {
             (_, Action::Close) => {
                 self.overlays.pop();
+            }
+            (_, Action::ShowCode) if code == CodePlace::Alone => {
+                page.code_alone = !page.code_alone;
+                page.scroll = 0;
             }
             (Kind::Invite(link), Action::Copy) => {
                 let link = link.link.clone();

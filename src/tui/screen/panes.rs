@@ -14,7 +14,6 @@ use crate::tui::text::{Clean, width, wrap};
 use crate::tui::time;
 use crate::tui::widget::popup;
 use crate::tui::widget::tree::{self, Marked};
-use crate::tui::world::channel_title;
 
 use super::chat::{Focus, Pane};
 use super::compose::block_words;
@@ -144,9 +143,9 @@ fn main_head(app: &App, cells: usize) -> Line<'static> {
         let words = if app.chat.main.is_some() { " not here any more" } else { " no channel" };
         return Line::from(Span::styled(words, theme.dim()));
     };
-    let right = head_facts(channel);
+    let right = head_facts(app, channel);
     let room = cells.saturating_sub(2);
-    let title = channel_title(channel).truncate(room);
+    let title = app.world.title(channel).truncate(room);
     let facts = Clean::ours(&right).truncate(room.saturating_sub(title.width() + 2));
     let left = room.saturating_sub(title.width() + facts.width() + 4);
     let topic = channel.topic.as_ref().map(Clean::from_untrusted).unwrap_or_default();
@@ -164,12 +163,13 @@ fn main_head(app: &App, cells: usize) -> Line<'static> {
 }
 
 /// `14 members   gone after 1d   e2ee`, `e2ee, verified`
-fn head_facts(channel: &ChannelNode) -> String {
+fn head_facts(app: &App, channel: &ChannelNode) -> String {
     let timer = match channel.expires_s {
         0 => String::new(),
         seconds => format!("gone after {}   ", time::span(seconds)),
     };
     let trust = match (&channel.peer, channel.kind) {
+        _ if app.world.is_notes(channel) => "notes to yourself   e2ee",
         (Some(peer), ChannelKind::Dm) => match peer.trust {
             Trust::Unknown | Trust::Unverified => "e2ee, not verified (F8)",
             Trust::Verified => "e2ee, verified",
@@ -215,11 +215,14 @@ fn hints(app: &App, frame: &mut Frame<'_>, area: Rect, which: Pane) {
         Some(_) if which == Pane::Thread => vec!["nobody answered yet".to_owned(), "write below to start the thread".to_owned()],
         Some(conversation) => {
             let channel = app.world.channel(conversation.timeline.place.channel_id);
-            let mut lines =
-                vec![channel.map_or("nothing here yet".to_owned(), |channel| {
-                    format!("this is the beginning of {}", channel_title(channel))
-                })];
+            let mut lines = vec![channel.map_or("nothing here yet".to_owned(), |channel| {
+                format!("this is the beginning of {}", app.world.title(channel))
+            })];
             match channel {
+                Some(channel) if app.world.is_notes(channel) => {
+                    lines.push("notes to yourself: Enter keeps what you write below, end-to-end encrypted".to_owned());
+                    lines.push("only your own devices can read it".to_owned());
+                }
                 Some(channel) if channel.kind == ChannelKind::Dm => {
                     lines.push("Enter sends what you write below, end-to-end encrypted".to_owned());
                     lines.push("F8 compares safety numbers, so that you know who reads it".to_owned());
@@ -301,7 +304,7 @@ fn placeholder(app: &App, which: Pane) -> Clean {
         return Clean::ours("reply in this thread");
     }
     let channel = app.chat.channel_id().and_then(|id| app.world.channel(id));
-    channel.map_or(Clean::default(), |channel| Clean::ours(format!("write to {}", channel_title(channel))))
+    channel.map_or(Clean::default(), |channel| Clean::ours(format!("write to {}", app.world.title(channel))))
 }
 
 /// The list of matches above the composer.

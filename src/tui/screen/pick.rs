@@ -10,10 +10,10 @@ use crate::tui::app::{App, Pending};
 use crate::tui::command::{Action, COMMANDS, Spec, by_name, spec};
 use crate::tui::keymap::{Context, show};
 use crate::tui::markdown;
-use crate::tui::text::Clean;
+use crate::tui::text::{Clean, width};
 use crate::tui::time;
 use crate::tui::widget::picker::{Picker, Row};
-use crate::tui::world::{channel_sign, channel_title};
+use crate::tui::world::channel_sign;
 
 use super::compose::emoji_named;
 use super::form::Outcome;
@@ -22,6 +22,10 @@ use super::overlay::{Choice, Overlay, PickKind, Yes};
 /// After the last key, before a query is asked.
 const QUERY_MS: i64 = 150;
 const HITS: usize = 50;
+/// From here on the help has room for three keys of a command.
+const HELP_WIDE: u16 = 100;
+/// What a conversation with oneself is.
+const NOTES: &str = "notes to yourself";
 
 impl App {
     pub(super) fn pick(&mut self, kind: PickKind, picker: Picker<Choice>) {
@@ -42,7 +46,8 @@ impl App {
             .iter()
             .map(|channel| {
                 let community = channel.community_id.and_then(|id| self.world.community(id));
-                let place = community.map(|node| Clean::from_untrusted(&node.name)).unwrap_or_default();
+                let place = community.map(|node| Clean::from_untrusted(&node.name));
+                let place = place.or_else(|| self.world.is_notes(channel).then(|| Clean::ours(NOTES))).unwrap_or_default();
                 let place = match Some(channel.id) == current {
                     true if place.is_empty() => Clean::ours("open now"),
                     true => Clean::ours(format!("{place}, open now")),
@@ -54,9 +59,11 @@ impl App {
                     (_, mentions) => format!("@{}", time::grouped(mentions)),
                 };
                 let strong = channel.unread > 0 && !channel.muted;
-                Row::new(channel_title(channel), place, Choice::Channel(channel.id)).tag(tag).strong(strong)
+                Row::new(self.world.title(channel), place, Choice::Channel(channel.id)).tag(tag).strong(strong)
             })
             .collect();
+        let begun = self.world.tree.dms.iter().any(|dm| self.world.is_notes(dm));
+        rows.extend(self.notes_row().filter(|_| !begun));
         rows.extend(self.world.tree.communities.iter().map(|node| {
             let label = Clean::ours(format!("> {}", Clean::from_untrusted(&node.name)));
             Row::new(label, Clean::ours("community"), Choice::Community(node.id))
@@ -71,6 +78,14 @@ impl App {
             return;
         }
         self.pick(PickKind::Switch, picker);
+    }
+
+    /// The conversation with oneself.
+    fn notes_row(&self) -> Option<Row<Choice>> {
+        let account = self.world.account.as_ref()?;
+        let name = Clean::from_untrusted(&account.username);
+        let label = Clean::ours(format!("@ {name} (you)"));
+        Some(Row::new(label, Clean::ours(NOTES), Choice::Person { user_id: account.user_id, name }))
     }
 
     pub(super) fn open_palette(&mut self) {
@@ -90,9 +105,13 @@ impl App {
 
     pub(super) fn open_help(&mut self, query: &str) {
         let mut rows = Vec::new();
+        // On a narrow screen what a key does matters more than its third twin.
+        let column = if self.size.0 >= HELP_WIDE { 28 } else { 22 };
         let here = self.contexts();
         let mut contexts: Vec<Context> = here.clone();
         contexts.extend(Context::ALL.into_iter().filter(|context| !here.contains(context)));
+        // What every editor knows stands last: whoever asks for help seldom means that.
+        contexts.sort_by_key(|context| *context == Context::Text);
         for context in contexts {
             let mut seen: Vec<Action> = Vec::new();
             for binding in self.keymap.bindings.iter().filter(|binding| binding.context == context) {
@@ -104,7 +123,7 @@ impl App {
                 let keys: Vec<String> = same.map(|other| show(&other.keys)).collect();
                 let Some(spec) = spec(binding.action) else { continue };
                 let choice = if spec.named { Choice::Action(spec.action) } else { Choice::Nothing };
-                let label = format!("{:<22} {}", keys.join(", "), spec.doc);
+                let label = format!("{:<column$} {}", join_fitting(&keys, column), spec.doc);
                 rows.push(Row::new(Clean::ours(label), Clean::default(), choice).tag(context.title()));
             }
         }
@@ -113,7 +132,7 @@ impl App {
             .filter(|spec| spec.named && !self.keymap.bindings.iter().any(|binding| binding.action == spec.action));
         rows.extend(unbound.map(|spec| {
             let name = spec.arg.map_or(format!(":{}", spec.name), |arg| format!(":{} <{arg}>", spec.name));
-            Row::new(Clean::ours(format!("{name:<22} {}", spec.doc)), Clean::default(), Choice::Action(spec.action))
+            Row::new(Clean::ours(format!("{name:<column$} {}", spec.doc)), Clean::default(), Choice::Action(spec.action))
                 .tag("command")
         }));
         self.pick(PickKind::Help, Picker::new("help: keys and commands, those for here first", rows).query(query));
@@ -169,7 +188,7 @@ impl App {
                     Delivery::Failed(why) => format!("failed: {}", Clean::from_untrusted(why)),
                     _ => "waits".to_owned(),
                 };
-                let place = self.world.channel(one.channel_id).map(|channel| channel_title(channel)).unwrap_or_default();
+                let place = self.world.channel(one.channel_id).map(|channel| self.world.title(channel)).unwrap_or_default();
                 let tag = format!("{place} {}", time::short(one.at, self.now, &self.tz));
                 Row::new(label, Clean::ours(state), Choice::Unsent(Box::new(one))).tag(tag)
             })
@@ -380,14 +399,13 @@ impl App {
     }
 
     pub(super) fn people_came(&mut self, query: &str, people: Vec<Person>) {
-        let me = self.world.me();
         let add_to = match self.overlays.last() {
             Some(Overlay::Pick(PickKind::People { add_to, .. }, _)) => *add_to,
             _ => None,
         };
-        let rows: Vec<Row<Choice>> = people
+        let mut rows: Vec<Row<Choice>> = people
             .into_iter()
-            .filter(|person| Some(person.user_id) != me)
+            .filter(|person| Some(person.user_id) != self.world.me())
             .filter(|person| add_to.is_none_or(|domain| self.can_be_added(domain, person)))
             .map(|person| {
                 let username = Clean::from_untrusted(&person.username);
@@ -399,6 +417,10 @@ impl App {
                 Row::new(label, Clean::ours(trust), Choice::Person { user_id: person.user_id, name: username })
             })
             .collect();
+        if let Some(row) = self.notes_row().filter(|_| add_to.is_none() && means_oneself(query, self.world.username())) {
+            let named = query.trim_start_matches('@').eq_ignore_ascii_case(self.world.username());
+            rows.insert(if named { 0 } else { rows.len() }, row);
+        }
         if let Some(picker) = self.query_picker(query) {
             let nobody = match add_to {
                 _ if query.is_empty() => "type the username of somebody on this server",
@@ -420,6 +442,23 @@ impl App {
             _ => self.problem(problem),
         }
     }
+}
+
+/// Whether somebody who looks for people by this may mean themselves: by name, or by what it is for.
+fn means_oneself(query: &str, username: &str) -> bool {
+    let query = query.trim_start_matches('@').to_lowercase();
+    [username, "me", "myself", "notes", "self", "you"].iter().any(|word| word.to_lowercase().starts_with(&query))
+}
+
+/// Keys with commas between them, as many as fit; the first always.
+fn join_fitting(keys: &[String], cells: usize) -> String {
+    let mut joined = keys.first().cloned().unwrap_or_default();
+    for key in keys.iter().skip(1) {
+        if width(&joined) + 2 + width(key) <= cells {
+            joined = format!("{joined}, {key}");
+        }
+    }
+    joined
 }
 
 /// A command that takes an argument, with the one that was typed behind its name.

@@ -34,6 +34,38 @@ fn what_is_copied_holds_no_escape() {
 }
 
 #[test]
+fn what_has_no_text_says_why_it_cannot_be_copied_quoted_answered_or_edited() {
+    let bodies = [
+        (Body::Deleted { by_moderator: false }, "it was deleted"),
+        (Body::Expired, "it has disappeared, as its timer said"),
+        (Body::Undecryptable(Reason::WaitingForKey), "it is not decrypted here"),
+        (Body::BeforeJoin, "it was written before you joined"),
+    ];
+    for (body, why) in bodies {
+        let mut store = Store::team();
+        store.items = vec![Arc::new(TimelineItem { body, ..message(DEPLOYS, 60, ME, "me", "") })];
+        let mut driven = Driven::open(store, 100, 30);
+        driven.keys("ctrl-g 'deploys' enter esc");
+        for (key, what) in [("y", "copied"), (">", "quoted"), ("r", "answered"), ("e", "edited")] {
+            driven.keys(key);
+            let text = driven.text();
+            assert!(text.contains(why) && text.contains(what), "{key}: {text}");
+            driven.keys("esc");
+        }
+        assert!(!driven.effects.iter().any(|effect| matches!(effect, Effect::Copy(_))));
+    }
+}
+
+#[test]
+fn without_a_message_every_command_about_one_says_so() {
+    for key in ["r", "t", "e", "d", "a", "y", ">", "p", "R", "D", "o"] {
+        let mut driven = Driven::open(Store::team(), 100, 30);
+        driven.keys(&format!("ctrl-g 'pixels' enter esc {key}"));
+        assert!(driven.text().contains("there is no message here"), "{key}: {}", driven.text());
+    }
+}
+
+#[test]
 fn a_quote_reads_as_the_message_does() {
     let mut store = Store::team();
     let quote =

@@ -293,6 +293,49 @@ fn receipts_are_turned_on_and_off_and_the_list_shows_how_it_is() {
     assert_eq!(last(&driven), Some(Command::SetReceipts { on: true }));
 }
 
+// Notes to oneself.
+
+#[test]
+fn notes_to_oneself_are_offered_by_name_and_by_what_they_are() {
+    for query in ["me", "@ME", "notes", "myself"] {
+        let mut driven = at(Store::team(), "deploys");
+        driven.keys(&format!("'/dm {query}' enter"));
+        driven.answer(Ok(Answer::People(Vec::new())));
+        assert!(driven.text().contains("▌ @ me (you)  notes to yourself"), "{query}: {}", driven.text());
+        driven.keys("enter");
+        assert_eq!(last(&driven), Some(Command::OpenDm { user_id: user(ME) }));
+    }
+    // Nobody who looks for others, or for members to add, is offered themselves first.
+    let mut driven = at(Store::team(), "deploys");
+    driven.keys("'/dm ' enter");
+    driven.answer(Ok(Answer::People(vec![person(BO, "bo")])));
+    let text = driven.text();
+    assert!(text.contains("▌ @ bo") && text.contains("│   @ me (you)"), "{text}");
+    let mut driven = at(Store::private(Role::Admin), "war room");
+    driven.keys("'/add-member me' enter");
+    driven.answer(Ok(Answer::People(Vec::new())));
+    assert!(!driven.text().contains("notes to yourself"), "{}", driven.text());
+}
+
+#[test]
+fn the_switcher_offers_notes_to_oneself_before_and_after_they_are_begun() {
+    let mut driven = at(Store::team(), "deploys");
+    driven.keys("ctrl-g 'notes'");
+    assert!(driven.text().contains("▌ @ me (you)  notes to yourself"), "{}", driven.text());
+    driven.keys("enter");
+    assert_eq!(last(&driven), Some(Command::OpenDm { user_id: user(ME) }));
+
+    let mut driven = at(Store::with_notes(), "deploys");
+    driven.keys("ctrl-g 'notes'");
+    assert_eq!(driven.text().matches("notes to yourself").count(), 1, "{}", driven.text());
+    driven.keys("enter");
+    let text = driven.text();
+    assert!(text.contains("@ me (you)") && text.contains("write to @ me (you)"), "{text}");
+    assert!(text.contains("only your own devices can read it") && !text.contains("not verified"), "{text}");
+    driven.keys("f8");
+    assert!(driven.text().contains("with yourself there is nothing to compare"), "{}", driven.text());
+}
+
 // Getting there.
 
 #[test]

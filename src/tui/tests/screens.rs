@@ -53,6 +53,7 @@ fn lists_over_the_panes() {
     screen!("switcher-filtered", Store::team(), "ctrl-g 'wa'", 80, 24);
     screen!("palette", Store::team(), "f9 'cre'", 80, 24);
     screen!("help", Store::team(), "f1 'thread'", 100, 24);
+    screen!("help-80x24", Store::team(), "f1", 80, 24);
     screen!("members", Store::team(), "ctrl-g 'deploys' enter f5", 80, 24);
     screen!("person", Store::team(), "ctrl-g 'deploys' enter f5 down enter", 80, 24);
     screen!("reactions", Store::team(), "ctrl-g 'deploys' enter esc { a 'rock'", 80, 24);
@@ -122,16 +123,20 @@ fn somebody_to_add() {
     snapshot("add-member", &mut driven);
 }
 
-#[test]
-fn an_invite_link_to_give_away() {
-    let mut driven = Driven::open(Store::team(), 100, 50);
-    driven.keys("ctrl-g 'deploys' enter f9 'invite' enter '5' enter enter");
-    driven.answer(Ok(Answer::Invite(InviteLink {
+fn link() -> InviteLink {
+    InviteLink {
         community_id: community_id(1),
         link: format!("chat://chat.example.org/i/bcmlradf3z6kcubh#TCI1-{}", "AEA2D7RTNWBX".repeat(10)),
         expires_at: Some(NOW),
         max_uses: Some(5),
-    })));
+    }
+}
+
+#[test]
+fn an_invite_link_to_give_away() {
+    let mut driven = Driven::open(Store::team(), 100, 50);
+    driven.keys("ctrl-g 'deploys' enter f9 'invite' enter '5' enter enter");
+    driven.answer(Ok(Answer::Invite(link())));
     snapshot("invite-link", &mut driven);
 }
 
@@ -164,6 +169,26 @@ fn safety_numbers() {
         driven.answer(Ok(Answer::Safety(safety(trust))));
         snapshot(name, &mut driven);
     }
+}
+
+#[test]
+fn where_text_and_code_have_no_room_together_a_key_shows_the_code() {
+    let mut driven = Driven::open(Store::team(), 80, 24);
+    driven.keys("ctrl-g '@bo' enter f8");
+    driven.answer(Ok(Answer::Safety(safety(Trust::Unverified))));
+    snapshot("safety-80x24", &mut driven);
+    driven.keys("c");
+    snapshot("safety-80x24-code", &mut driven);
+    driven.keys("c");
+    assert!(driven.text().contains("Compare with bo"), "{}", driven.text());
+
+    // One that fits no screen of this height says which does.
+    let mut driven = Driven::open(Store::team(), 80, 24);
+    driven.keys("ctrl-g 'deploys' enter f9 'invite' enter '5' enter enter");
+    driven.answer(Ok(Answer::Invite(link())));
+    snapshot("invite-link-80x24", &mut driven);
+    driven.keys("c pagedown");
+    assert!(driven.text().contains("Give this to whom"), "{}", driven.text());
 }
 
 #[test]
@@ -207,6 +232,7 @@ fn a_session_that_ended_is_told_and_taken_up_again() {
 fn empty_places_say_what_to_do() {
     screen!("no-community", Store::empty(), "", 80, 24);
     screen!("empty-channel", Store::team(), "ctrl-g 'pixels' enter", 80, 24);
+    screen!("empty-notes", Store::with_notes(), "ctrl-g 'notes' enter", 80, 24);
     screen!("empty-dm", Store::team(), "ctrl-g 'carol' enter", 80, 24);
 }
 

@@ -250,6 +250,13 @@ impl Store {
         store
     }
 
+    /// The team, and a conversation of this user with themselves.
+    pub(in crate::tui) fn with_notes() -> Self {
+        let mut store = Self::team();
+        Arc::make_mut(&mut store.tree).dms.push(Arc::new(dm(23, ME, "me", 0)));
+        store
+    }
+
     /// A long history in one channel.
     pub(in crate::tui) fn long(count: u64) -> Self {
         let mut store = Self::team();

@@ -151,6 +151,18 @@ fn escape_leads_to_the_messages_and_never_back_to_where_letters_are_text() {
 }
 
 #[test]
+fn escape_closes_an_error_and_leads_to_the_messages_with_one_key() {
+    let mut driven = deploys(100, 30);
+    driven.keys("'/nonsense' enter");
+    assert!(driven.text().contains("there is no command /nonsense"));
+    driven.keys("esc");
+    let text = driven.text();
+    assert!(!text.contains("there is no command") && text.contains("HISTORY"), "{text}");
+    driven.keys("k k");
+    assert_eq!(composer(&driven), "/nonsense", "the letters that follow are commands");
+}
+
+#[test]
 fn up_in_an_empty_composer_edits_the_last_own_message_and_ctrl_c_brings_the_draft_back() {
     let mut driven = deploys(100, 30);
     driven.keys("up");

@@ -4,12 +4,12 @@ use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use crate::client::model::{ChannelNode, Tree};
+use crate::client::model::ChannelNode;
 use crate::protocol::ids::{ChannelId, CommunityId};
 use crate::protocol::users::Status;
 use crate::tui::text::Clean;
 use crate::tui::theme::Theme;
-use crate::tui::world::channel_sign;
+use crate::tui::world::World;
 
 /// Direct messages that are listed without being unread; the switcher finds the others.
 const DMS_SHOWN: usize = 8;
@@ -32,7 +32,8 @@ pub struct Row {
 }
 
 /// The rows for a community, in their order.
-pub fn rows(tree: &Tree, community: Option<CommunityId>, current: Option<ChannelId>) -> Vec<Row> {
+pub fn rows(world: &World, community: Option<CommunityId>, current: Option<ChannelId>) -> Vec<Row> {
+    let tree = &world.tree;
     let mut rows = Vec::new();
     for (at, node) in tree.communities.iter().enumerate() {
         let number = if at < 9 { (at + 1).to_string() } else { " ".to_owned() };
@@ -55,14 +56,16 @@ pub fn rows(tree: &Tree, community: Option<CommunityId>, current: Option<Channel
             hidden += 1;
             continue;
         }
-        rows.push(channel(dm));
+        rows.push(channel(dm, world));
     }
     if hidden > 0 {
         rows.push(Row { label: Clean::ours(format!("  {hidden} more")), dim: true, ..blank() });
     }
     for group in chosen.iter().flat_map(|node| &node.groups) {
         heading(&mut rows, &Clean::ours(group.name.raw().to_uppercase()));
-        rows.extend(group.channels.iter().filter(|node| !node.archived || Some(node.id) == current).map(|node| channel(node)));
+        rows.extend(
+            group.channels.iter().filter(|node| !node.archived || Some(node.id) == current).map(|node| channel(node, world)),
+        );
     }
     rows
 }
@@ -78,13 +81,12 @@ fn heading(rows: &mut Vec<Row>, label: &Clean) {
     rows.push(Row { label: label.clone(), dim: true, ..blank() });
 }
 
-fn channel(node: &ChannelNode) -> Row {
-    let name = Clean::from_untrusted(&node.name);
+fn channel(node: &ChannelNode, world: &World) -> Row {
     let away = node.peer.as_ref().is_some_and(|peer| matches!(peer.status, Status::Offline));
     let draft = if node.has_draft { " (draft)" } else { "" };
     Row {
         target: Some(Target::Channel(node.id)),
-        label: Clean::ours(format!("{} {name}{draft}", channel_sign(node))),
+        label: Clean::ours(format!("{}{draft}", world.title(node))),
         unread: node.unread,
         mentions: node.mentions,
         dim: (node.muted || away) && node.mentions == 0 && node.unread == 0,
