@@ -49,6 +49,10 @@ pub enum Command {
     ListMembers {
         channel_id: ChannelId,
     },
+    /// Who is banned there, by the signed log. → `Answer::People`
+    ListBanned {
+        domain: Domain,
+    },
     /// → `Answer::People`; contacts and fellow members first, then the server by exact username.
     FindPeople {
         query: String,
@@ -167,6 +171,11 @@ pub enum Command {
         user_id: UserId,
         ban: bool,
         reason: Option<String>,
+    },
+    /// Lifts a ban: they may come back, by an invite or added by an admin.
+    Unban {
+        domain: Domain,
+        user_id: UserId,
     },
     SetRole {
         domain: Domain,

@@ -361,6 +361,10 @@ pub enum SystemLine {
         by: Untrusted,
         banned: bool,
     },
+    Unbanned {
+        who: Untrusted,
+        by: Untrusted,
+    },
     Added {
         who: Untrusted,
         by: Untrusted,

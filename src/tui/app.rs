@@ -71,6 +71,8 @@ pub struct Notice {
     pub until: Option<Timestamp>,
     /// It goes when nothing keeps a message back any more.
     pub blocked: bool,
+    /// It is about what was tried in the open channel, and goes with it.
+    pub here: bool,
 }
 
 /// What is to be done with the answer to a request.
@@ -101,6 +103,11 @@ pub enum Pending {
         action: Action,
         name: String,
     },
+    /// Who is kept out of a place, one of whom is chosen by this beginning of a name.
+    Banned {
+        domain: Domain,
+        name: String,
+    },
     /// The text goes back into the composer if it cannot be queued.
     Sent {
         place: Place,
@@ -118,7 +125,13 @@ pub enum Pending {
     /// The answer belongs to the list on top, if its query is still this one.
     Query(String),
     Outbox,
-    OpenDm,
+    /// A direct conversation, with whom.
+    OpenDm(Clean),
+    /// A place was left: what is open in it closes.
+    Left {
+        domain: Domain,
+        words: String,
+    },
     Safety(UserId),
     /// After a decision about trust: show the page again.
     SafetyAgain(UserId),
@@ -303,21 +316,36 @@ impl App {
 
     pub(super) fn toast(&mut self, text: impl AsRef<str>) {
         let until = Timestamp(self.now.0.saturating_add(TOAST_MS));
-        self.notice =
-            Some(Notice { text: Clean::ours(text), hint: Clean::default(), error: false, until: Some(until), blocked: false });
+        self.notice = Some(Notice {
+            text: Clean::ours(text),
+            hint: Clean::default(),
+            error: false,
+            until: Some(until),
+            blocked: false,
+            here: false,
+        });
     }
 
     pub(super) fn fail(&mut self, text: impl Into<String>, hint: impl Into<String>) {
-        self.problem(&Problem::new(ProblemKind::Usage, text).hint(hint));
+        self.refused(&Problem::new(ProblemKind::Usage, text).hint(hint));
+    }
+
+    /// What was tried here did not work.
+    pub(super) fn refused(&mut self, problem: &Problem) {
+        self.problem(problem);
+        if let Some(notice) = &mut self.notice {
+            notice.here = true;
+        }
     }
 
     pub(super) fn problem(&mut self, problem: &Problem) {
         self.notice = Some(Notice {
             text: Clean::from_untrusted(&problem.text),
-            hint: Clean::ours(&problem.hint),
+            hint: Clean::ours(advice(problem)),
             error: true,
             until: None,
             blocked: false,
+            here: false,
         });
     }
 
@@ -347,6 +375,14 @@ impl App {
     pub fn copy_failed(&mut self) {
         self.fail("this is too much for the terminal's clipboard; nothing was copied", "");
         self.dirty = true;
+    }
+}
+
+/// What helps: what the client says, else what is known from the kind of problem.
+pub(super) fn advice(problem: &Problem) -> &str {
+    match problem.kind {
+        ProblemKind::Permission if problem.hint.is_empty() => "Ask an admin or the owner of this place; F5 shows who they are.",
+        _ => &problem.hint,
     }
 }
 

@@ -110,7 +110,8 @@ commands! {
     Members "members" "who is in this channel";
     AddMember "add-member" <"name"> "add somebody to a private group or channel";
     Kick "kick" <"name"> "remove a member from here";
-    Ban "ban" <"name"> "remove a member for good";
+    Ban "ban" <"name"> "remove a member and keep them out";
+    Unban "unban" <"name"> "let somebody come back who was kept out";
     SetRole "role" <"name"> "change the role of a member";
     Topic "topic" <"text"> "say what this channel is about";
     Timer "timer" <"1d|1h|30m|off"> "let new messages here disappear";

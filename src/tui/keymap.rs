@@ -48,7 +48,7 @@ impl Context {
     pub const fn title(self) -> &'static str {
         match self {
             Self::Always => "everywhere",
-            Self::Main => "main screen",
+            Self::Main => "main",
             Self::Composer => "writing",
             Self::History => "messages",
             Self::Tree => "channels",

@@ -65,6 +65,7 @@ impl Engine {
             Command::Search { query, place, limit } => Ok(Answer::Hits(self.find_text(cx, &query, place, limit)?)),
             Command::ListUnsent => Ok(Answer::Unsent(self.unsent(cx)?)),
             Command::ListMembers { channel_id } => self.list_members(channel_id).map(Answer::Members),
+            Command::ListBanned { domain } => Ok(Answer::People(self.banned_people(domain))),
             Command::ShowForks { channel_id } => self.forks(cx, channel_id)?.map(Answer::Forks),
             Command::FindPeople { query } => {
                 let found = self.known_people(&query);
@@ -204,6 +205,7 @@ impl Engine {
             | Command::Leave { .. }
             | Command::AddMember { .. }
             | Command::Kick { .. }
+            | Command::Unban { .. }
             | Command::SetRole { .. }
             | Command::Resume { .. } => return self.begin_op(cx, request, command),
         }))

@@ -232,6 +232,7 @@ impl Engine {
             Change::Create { .. } => Some(SystemLine::Created { by: name(by) }),
             Change::Join { .. } => Some(SystemLine::Joined { who: name(by) }),
             Change::Add { user, .. } => Some(SystemLine::Added { who: name(UserId::from_bytes(*user)), by: name(by) }),
+            Change::Unban { user } => Some(SystemLine::Unbanned { who: name(UserId::from_bytes(*user)), by: name(by) }),
             Change::Leave => Some(SystemLine::Left { who: name(by) }),
             Change::Remove { user, ban } => {
                 Some(SystemLine::Removed { who: name(UserId::from_bytes(*user)), by: name(by), banned: *ban })

@@ -91,6 +91,10 @@ enum OpErrand {
         ban: bool,
         reason: Option<String>,
     },
+    Unban {
+        domain: Domain,
+        user_id: UserId,
+    },
     SetRole {
         domain: Domain,
         user_id: UserId,
@@ -225,6 +229,7 @@ impl Engine {
                     .hint("Remove them; only its admins can bring them back."))));
             }
             Command::Kick { domain, user_id, ban, reason } => (domain.log_id(), OpErrand::Kick { domain, user_id, ban, reason }),
+            Command::Unban { domain, user_id } => (domain.log_id(), OpErrand::Unban { domain, user_id }),
             Command::SetRole { domain, user_id, role } => (domain.log_id(), OpErrand::SetRole { domain, user_id, role }),
             Command::Resume { channel_id, discard } => match self.to_discard(channel_id, &discard) {
                 Ok((log_id, hash)) => (log_id, OpErrand::Anchor { discarded: Some(hash) }),
@@ -321,7 +326,7 @@ impl Engine {
                         ProblemKind::Permission,
                         "This invite cannot be used: it is expired, used up or withdrawn, or you are banned.",
                     )
-                    .hint("Ask for a new invite."),
+                    .hint("Ask for a new invite; if you are banned, an admin can lift that."),
                     error => refused(error),
                 })?
             }
@@ -342,6 +347,7 @@ impl Engine {
             OpErrand::Kick { user_id, ban, .. } => {
                 self.sign_change(cx, log_id, &Change::Remove { user: *user_id.as_bytes(), ban: *ban })?
             }
+            OpErrand::Unban { user_id, .. } => self.sign_change(cx, log_id, &Change::Unban { user: *user_id.as_bytes() })?,
             OpErrand::SetRole { user_id, role, .. } => {
                 self.sign_change(cx, log_id, &Change::SetRole { user: *user_id.as_bytes(), role: log_role(*role) })?
             }
@@ -399,6 +405,9 @@ impl Engine {
                 } else {
                     (Method::Delete, format!("{}/members/{user_id}", path_of(*domain)), body)
                 }
+            }
+            OpErrand::Unban { domain, user_id } => {
+                (Method::Delete, format!("{}/bans/{user_id}", path_of(*domain)), http::json(&SignedOp { log_op }))
             }
             OpErrand::SetRole { domain: domain @ (Domain::Community(_) | Domain::Group(_)), user_id, role: Role::Owner } => {
                 let body = Transfer { new_owner_id: *user_id, log_op };
@@ -535,7 +544,7 @@ impl Engine {
                 }
                 Ok(Answer::Ok)
             }
-            OpErrand::SetRole { .. } | OpErrand::Anchor { .. } => {
+            OpErrand::SetRole { .. } | OpErrand::Unban { .. } | OpErrand::Anchor { .. } => {
                 own_op(self, cx)?;
                 Ok(Answer::Ok)
             }

@@ -1,7 +1,7 @@
 //! Pages of a timeline and the search in the local history: words, "phrases", `from:name` and `in:channel`.
 
 use crate::client::command::Place;
-use crate::client::model::{Anchor, Person, SearchHit, TimelinePage};
+use crate::client::model::{Anchor, Domain, Person, SearchHit, TimelinePage};
 use crate::client::store::{From, Lines, Position, StoreError, StoredMessage, TextQuery};
 use crate::protocol::ids::{ChannelId, UserId};
 
@@ -188,6 +188,16 @@ impl Engine {
             .collect();
         people.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
         people.into_iter().map(|(_, _, person)| person).take(PEOPLE_MAX).collect()
+    }
+
+    /// Who may not come back to a place. Of somebody whose name was never known here, the id.
+    pub(super) fn banned_people(&self, domain: Domain) -> Vec<Person> {
+        let banned = self.logs.get(&domain.log_id()).into_iter().flat_map(|state| state.log.banned());
+        let person = |id: UserId| match self.places.users.get(&id) {
+            Some(user) => self.person(user),
+            None => Person { user_id: id, username: id.to_string().into(), display_name: None, trust: self.trust_of(id) },
+        };
+        banned.map(|id| person(UserId::from_bytes(*id))).collect()
     }
 
     pub(super) fn person(&self, user: &crate::protocol::users::User) -> Person {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::client::command::Command;
-use crate::client::model::{Body, Delivery, MessageRef, SendBlock, TimelineItem};
+use crate::client::model::{Body, Connection, Delivery, MessageRef, SendBlock, TimelineItem};
 use crate::protocol::channels::ChannelSettings;
 use crate::protocol::communities::Role;
 use crate::protocol::ids::{ChannelId, CommunityId, UserId};
@@ -111,6 +111,7 @@ impl App {
             Action::Members => self.open_members(),
             Action::AddMember => self.add_member(arg),
             Action::Kick | Action::Ban | Action::SetRole => self.choose_member(action, arg),
+            Action::Unban => self.ask_who_is_banned(arg),
             Action::Topic => self.set_topic(arg),
             Action::Timer => self.set_timer(arg),
             Action::Mute => self.toggle_mute(),
@@ -142,6 +143,7 @@ impl App {
             }
             Action::Receipts => self.set_receipts(arg),
             Action::Reconnect if self.is_logged_out() => self.open_form(FormKind::LogIn, ""),
+            Action::Reconnect if matches!(self.world.connection, Connection::Online { .. }) => self.toast("you are online"),
             Action::Reconnect => {
                 self.ask(Pending::Quiet, Command::Reconnect);
             }
@@ -210,15 +212,15 @@ impl App {
             }
             Yes::Leave(domain) => {
                 let words = format!("you left {}", self.domain_name(domain));
-                self.ask(Pending::Toast(words), Command::Leave { domain });
+                self.ask(Pending::Left { domain, words }, Command::Leave { domain });
             }
             Yes::Remove { domain, user_id, ban } => {
                 let done =
                     if ban { "banned; new keys were made for the rest" } else { "removed; new keys were made for the rest" };
                 self.ask(Pending::Toast(done.to_owned()), Command::Kick { domain, user_id, ban, reason: None });
             }
-            Yes::HandOver { domain, user_id } => {
-                let words = format!("{} has another owner now; you are an admin", self.domain_name(domain));
+            Yes::HandOver { domain, user_id, name } => {
+                let words = format!("{name} owns {} now; you are an admin", self.domain_name(domain));
                 self.ask(Pending::Toast(words), Command::SetRole { domain, user_id, role: Role::Owner });
             }
             Yes::Verify(user_id) => {
@@ -639,7 +641,7 @@ impl App {
             Some((user_id, _)) => self.show_safety(user_id),
             None => self.fail(
                 "whose safety numbers?",
-                "Open a direct conversation, select a message (Esc), or name somebody: /safety NAME.",
+                "Open a direct conversation, select a message (Esc), or name somebody: :safety NAME.",
             ),
         }
     }

@@ -2,12 +2,13 @@
 
 use crate::client::command::Command;
 use crate::client::event::{Answer, ClientEvent};
-use crate::client::model::{Anchor, Connection, Fork, Problem, ProblemKind, Tree};
+use crate::client::model::{Anchor, ChannelNode, Connection, Domain, Fork, Problem, ProblemKind, SendBlock, Tree};
+use crate::protocol::communities::Role;
 use crate::protocol::ids::ChannelId;
 use crate::tui::app::{App, Pending};
 use crate::tui::effect::Effect;
 use crate::tui::text::Clean;
-use crate::tui::widget::timeline::Direction;
+use crate::tui::widget::timeline::{Direction, PAGE, Scroll};
 
 use super::chat::{Focus, Pane};
 use super::form::FormKind;
@@ -75,9 +76,13 @@ impl App {
             },
             ClientEvent::Closed => {
                 if !self.ended {
-                    let problem = Problem::new(ProblemKind::Failed, "the client stopped")
-                        .hint("Everything is saved. Ctrl-Q leaves; start chat again.");
-                    self.problem(&problem);
+                    self.world.connection = Connection::Offline { since: self.now, retry_at: None, why: "stopped".into() };
+                    // What stopped it may have been said already, as that the disk is full.
+                    if self.notice.as_ref().is_none_or(|notice| !notice.error) {
+                        let problem = Problem::new(ProblemKind::Failed, "chat stopped: what had this profile open has ended")
+                            .hint("Everything is saved. Ctrl-Q leaves; start chat again.");
+                        self.problem(&problem);
+                    }
                 }
             }
         }
@@ -88,7 +93,9 @@ impl App {
         self.dirty = self.world.tree != tree;
         let count = |app: &Self| app.chat.channel_id().and_then(|id| app.world.channel(id)).map(|channel| channel.member_count);
         let before = count(self);
-        self.world.tree = tree;
+        let old = std::mem::replace(&mut self.world.tree, tree);
+        self.tell_of_private_places(&old);
+        self.tell_of_changed_keys(&old);
         // Whoever came can be named at once.
         if let Some(channel_id) = self.chat.channel_id().filter(|_| count(self).is_some_and(|now| Some(now) != before)) {
             self.ask(Pending::Members(channel_id), Command::ListMembers { channel_id });
@@ -111,6 +118,43 @@ impl App {
             self.choose_community(id);
         }
         // The channel that is open may be gone: what was received stays on the screen, its composer says why.
+        self.open_something();
+        self.notice = self.notice.take().or(notice);
+    }
+
+    /// Somebody whose key was verified has another one: said wherever one is, since nothing is sent there until the user decides.
+    fn tell_of_changed_keys(&mut self, old: &Tree) {
+        let changed = |channel: &ChannelNode| {
+            matches!(
+                channel.blocked,
+                Some(SendBlock::IdentityChanged { was_verified: true, .. } | SendBlock::Equivocation { .. })
+            )
+        };
+        let open = self.chat.channel_id();
+        let new =
+            self.world.tree.dms.iter().find(|dm| {
+                changed(dm) && Some(dm.id) != open && !old.dms.iter().any(|before| before.id == dm.id && changed(before))
+            });
+        if let Some(dm) = new {
+            let title = self.world.title(dm);
+            let problem =
+                Problem::new(ProblemKind::Crypto, format!("the identity key of {title} changed, which you had verified"))
+                    .hint("Nothing is sent there until you decide: Ctrl-G goes there, F8 compares.");
+            self.problem(&problem);
+        }
+    }
+
+    /// Loads the end of the open channel again, if that is what is in sight.
+    fn read_again(&mut self) {
+        let Some(timeline) = self.chat.main.as_ref().map(|main| &main.timeline) else { return };
+        if timeline.loaded && timeline.at_end && timeline.scroll == Scroll::Bottom {
+            let (place, anchor) = (timeline.place, Anchor::Newest);
+            self.ask(Pending::Page { place, anchor }, Command::LoadTimeline { place, anchor, limit: PAGE });
+        }
+    }
+
+    /// Where to begin, when nothing is open.
+    fn open_something(&mut self) {
         if self.chat.main.is_none()
             && self.world.account.is_some()
             && !self.chat.community.is_some_and(|id| self.empty_community(id))
@@ -118,7 +162,54 @@ impl App {
         {
             self.open_channel(id, None);
         }
-        self.notice = self.notice.take().or(notice);
+    }
+
+    /// What this user left by themselves does not stay on the screen. The tree may still have it, or have lost it already.
+    fn leave_screen_of(&mut self, domain: Domain) {
+        let Some(id) = self.chat.channel_id() else { return };
+        let inside =
+            |channel: &ChannelNode| channel.domain == Some(domain) || channel.community_id.map(Domain::from) == Some(domain);
+        let node = self.world.channel(id);
+        if node.is_none_or(|channel| inside(channel)) {
+            let gone = node.is_none();
+            self.save_drafts();
+            self.close_thread();
+            self.chat.main = None;
+            if gone {
+                self.open_something();
+            }
+        }
+    }
+
+    /// Others decide who reads a private place, and the list of channels is not always in sight.
+    fn tell_of_private_places(&mut self, old: &Tree) {
+        let channels = |tree: &Tree| -> Vec<std::sync::Arc<ChannelNode>> {
+            let in_communities = tree.communities.iter().flat_map(|node| &node.groups).flat_map(|group| &group.channels);
+            in_communities.filter(|channel| channel.private && channel.my_role.is_some()).cloned().collect()
+        };
+        let (before, now) = (channels(old), channels(&self.world.tree));
+        let in_both = |channel: &ChannelNode| {
+            let known = |tree: &Tree| tree.communities.iter().any(|node| Some(node.id) == channel.community_id);
+            known(old) && known(&self.world.tree)
+        };
+        let absent = |list: &[std::sync::Arc<ChannelNode>], id| list.iter().all(|channel| channel.id != id);
+        let open = self.chat.channel_id();
+        // What one made oneself is no news.
+        let came = now.iter().find(|channel| {
+            in_both(channel) && absent(&before, channel.id) && channel.my_role != Some(Role::Owner) && Some(channel.id) != open
+        });
+        // What is open says it below.
+        let gone = before.iter().find(|channel| in_both(channel) && absent(&now, channel.id) && Some(channel.id) != open);
+        let error = self.notice.as_ref().is_some_and(|notice| notice.error);
+        let words = match (came, gone) {
+            (Some(channel), _) if !error => format!("you were added to {}; Ctrl-G goes there", self.world.title(channel)),
+            // Whoever left was told so.
+            (None, Some(channel)) if self.notice.is_none() => {
+                format!("{} is not open to you any more", self.world.title(channel))
+            }
+            _ => return,
+        };
+        self.toast(words);
     }
 
     /// Where to begin: what is unread, else what was used last.
@@ -145,7 +236,8 @@ impl App {
             }
             Connection::LoggedOut { why } => {
                 let text = format!("this session ended: {}", Clean::from_untrusted(why));
-                self.fail(text, "What is stored here stays readable. F12 logs in again.");
+                let hint = "What is stored here stays readable. F12 logs in again.";
+                self.problem(&Problem::new(ProblemKind::Auth, text).hint(hint));
             }
             Connection::Offline { why, .. }
                 if matches!(
@@ -154,10 +246,8 @@ impl App {
                 ) =>
             {
                 let text = format!("offline: {}", Clean::from_untrusted(why));
-                self.fail(
-                    text,
-                    "You can read and write; what you send waits here and goes out once. It tries again by itself, F12 tries now.",
-                );
+                let hint = "You can read and write; what you send waits here and goes out once. It tries again by itself, F12 tries now.";
+                self.problem(&Problem::new(ProblemKind::Network, text).hint(hint));
             }
             // Whatever was said about being offline is over.
             Connection::Online { .. }
@@ -223,17 +313,26 @@ impl App {
                 self.world.set_members(channel_id, members);
                 self.choose_among_members(domain, action, &name);
             }
+            (Pending::Banned { domain, name }, Answer::People(people)) => self.banned_came(domain, &name, people),
             (Pending::Toast(words), _) => self.toast(words),
             (Pending::Form, answer) => self.form_done(answer),
             (Pending::Query(query), Answer::Hits(hits)) => self.hits_came(&query, hits),
             (Pending::Query(query), Answer::People(people)) => self.people_came(&query, people),
             (Pending::Outbox, Answer::Unsent(unsent)) => self.outbox_came(unsent),
-            (Pending::OpenDm, Answer::Channel(id)) => self.open_new_channel(id),
+            (Pending::Left { domain, words }, _) => {
+                self.leave_screen_of(domain);
+                self.toast(words);
+            }
+            (Pending::OpenDm(_), Answer::Channel(id)) => self.open_new_channel(id),
             (Pending::Safety(_), Answer::Safety(safety)) => {
                 self.overlays.retain(|overlay| !matches!(overlay, Overlay::Page(page) if page.is_safety()));
                 self.overlays.push(Overlay::Page(Page::safety(safety)));
             }
-            (Pending::SafetyAgain(user_id), _) => self.show_safety(user_id),
+            (Pending::SafetyAgain(user_id), _) => {
+                self.show_safety(user_id);
+                // What is said of the sender of each message is another thing now.
+                self.read_again();
+            }
             (Pending::Devices, Answer::Devices(devices)) => self.overlays.push(Overlay::Page(Page::devices(devices))),
             (Pending::Forks { channel_id, decided }, Answer::Forks(forks)) => self.forks_came(channel_id, decided, forks),
             (Pending::ForksAgain(channel_id), _) => self.show_forks(channel_id, true),
@@ -258,10 +357,14 @@ impl App {
         match pending {
             Pending::Silent | Pending::Members(_) => self.dirty = false,
             Pending::Form => self.form_failed(problem),
+            Pending::OpenDm(name) if problem.kind == ProblemKind::NotFound => self.fail(
+                format!("no direct conversation with {name} can be begun"),
+                "It needs a community that both of you are in, or that they have you as a contact.",
+            ),
             Pending::Query(_) => self.query_failed(problem),
             Pending::Sent { place, text, reply_to } => {
                 self.give_back(place, &text, reply_to);
-                self.problem(problem);
+                self.refused(problem);
             }
             Pending::Edited { place, target, text } => {
                 if let Some(conversation) = self.chat.at_mut(place).filter(|conversation| conversation.composer.input.is_empty())
@@ -269,7 +372,7 @@ impl App {
                     conversation.composer.editing = Some(target);
                     conversation.composer.input.set(&text);
                 }
-                self.problem(problem);
+                self.refused(problem);
             }
             Pending::Page { place, .. } => {
                 if let Some(conversation) = self.chat.at_mut(place) {
@@ -278,7 +381,7 @@ impl App {
                     conversation.timeline.at_start = true;
                     conversation.timeline.at_end = true;
                 }
-                self.problem(problem);
+                self.refused(problem);
             }
             Pending::More { place, from_server, .. } => {
                 if let Some(conversation) = self.chat.at_mut(place) {
@@ -286,10 +389,10 @@ impl App {
                     conversation.timeline.fetch_failed = true;
                 }
                 if !from_server || problem.kind != ProblemKind::Network {
-                    self.problem(problem);
+                    self.refused(problem);
                 }
             }
-            _ => self.problem(problem),
+            _ => self.refused(problem),
         }
     }
 

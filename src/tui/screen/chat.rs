@@ -6,6 +6,7 @@ use crate::client::model::{Anchor, MessageRef, TimelineItem};
 use crate::protocol::codec::Timestamp;
 use crate::protocol::ids::{ChannelId, CommunityId};
 use crate::tui::app::{App, Pending};
+use crate::tui::text::Clean;
 use crate::tui::widget::timeline::{Direction, PAGE, Scroll, Timeline};
 use crate::tui::widget::tree::{self, Target};
 
@@ -73,6 +74,8 @@ pub enum Focus {
 pub struct Conversation {
     pub timeline: Timeline,
     pub composer: Composer,
+    /// As it was called when it was opened: it may go while it is on the screen.
+    pub title: Clean,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -121,7 +124,8 @@ impl App {
         self.chat.tree_over = false;
         self.chat.cursor = None;
         self.chat.joined = None;
-        self.notice = self.notice.take().filter(|notice| notice.error);
+        let moves = self.chat.channel_id() != Some(id);
+        self.notice = self.notice.take().filter(|notice| notice.error && !(notice.here && moves));
         if let Some(community) = channel.community_id {
             self.chat.community = Some(community);
         }
@@ -188,7 +192,8 @@ impl App {
 
     fn conversation(&mut self, place: Place, read_seq: Option<u64>) -> Conversation {
         self.ask(Pending::Draft(place), Command::LoadDraft { place });
-        Conversation { timeline: Timeline::new(place, read_seq), composer: Composer::new() }
+        let title = self.world.channel(place.channel_id).map(|channel| self.world.title(channel)).unwrap_or_default();
+        Conversation { timeline: Timeline::new(place, read_seq), composer: Composer::new(), title }
     }
 
     fn load_page(&mut self, place: Place, anchor: Anchor) {

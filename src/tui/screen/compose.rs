@@ -17,6 +17,8 @@ use super::overlay::Overlay;
 
 const DRAFT_MS: i64 = 800;
 const TYPING_EVERY_MS: i64 = 4000;
+/// With more lines than this the composer says how many there are.
+const LINES_IN_SIGHT: usize = 8;
 const MATCHES_MAX: usize = 6;
 
 #[derive(Debug)]
@@ -89,7 +91,12 @@ impl App {
         if composer.editing.is_some() {
             return Some("editing your message; Ctrl-C leaves it as it was".to_owned());
         }
-        composer.reply_to.as_ref().map(|reply| format!("answering {}; Ctrl-C stops", reply.label))
+        if let Some(reply) = &composer.reply_to {
+            return Some(format!("answering {}; Ctrl-C stops", reply.label));
+        }
+        // Most of a long paste is out of sight.
+        let lines = composer.input.text().lines().count();
+        (lines > LINES_IN_SIGHT).then(|| format!("{lines} lines in one message; Ctrl-C clears them, Ctrl-Y brings them back"))
     }
 
     pub(super) fn composer_rows(&self, pane: Pane, cells: usize) -> usize {

@@ -11,7 +11,7 @@ use crate::protocol::auth::SecretText;
 use crate::protocol::communities::Visibility;
 use crate::protocol::ids::{ChannelId, CommunityId, GroupId};
 use crate::protocol::limits;
-use crate::tui::app::{App, Pending};
+use crate::tui::app::{App, Pending, advice};
 use crate::tui::command::Action;
 use crate::tui::effect::{Effect, Setup};
 use crate::tui::text::{Clean, wrap};
@@ -387,8 +387,9 @@ impl Form {
         match &self.error {
             Some(problem) => {
                 wrapped(&format!("! {}", Clean::from_untrusted(&problem.text)), theme.error(), &mut lines);
-                if !problem.hint.is_empty() {
-                    wrapped(&problem.hint, theme.text(), &mut lines);
+                let advice = advice(problem);
+                if !advice.is_empty() {
+                    wrapped(advice, theme.text(), &mut lines);
                 }
             }
             None if self.busy => wrapped("working …", theme.accent(), &mut lines),

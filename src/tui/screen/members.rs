@@ -9,10 +9,10 @@ use crate::tui::app::{App, Pending};
 use crate::tui::command::{Action, spec};
 use crate::tui::text::Clean;
 use crate::tui::widget::picker::{Picker, Row};
-use crate::tui::widget::timeline::lines::role_words;
+use crate::tui::widget::timeline::lines::{a_role, role_words};
 
 use super::overlay::{Choice, PickKind, Yes};
-use super::pick::{status_words, trust_words};
+use super::pick::{person_row, status_words, trust_words};
 
 impl App {
     /// The domain that the open channel stands in; says why when there is none.
@@ -130,7 +130,7 @@ impl App {
                     rows.push(row(&format!("remove from {place}"), Choice::In(domain, Action::Kick)));
                 }
                 if mine >= Some(Role::Moderator) && !matches!(domain, Domain::Group(_)) {
-                    rows.push(row(&format!("remove from {place} for good"), Choice::In(domain, Action::Ban)));
+                    rows.push(row(&format!("remove from {place} and keep out"), Choice::In(domain, Action::Ban)));
                 }
                 if mine >= Some(Role::Admin) {
                     rows.push(row(&format!("change the role in {place}"), Choice::In(domain, Action::SetRole)));
@@ -189,7 +189,9 @@ impl App {
                 let detail = match role {
                     _ if now == Some(role) => "as it is now",
                     Role::Owner => "hands it over: you become an admin",
-                    _ => "",
+                    Role::Admin => "also makes channels and invites, and gives roles",
+                    Role::Moderator => "removes people and deletes messages",
+                    Role::Member => "reads and writes",
                 };
                 Row::new(Clean::ours(role_words(role)), Clean::ours(detail), Choice::Role(role))
             })
@@ -202,19 +204,52 @@ impl App {
         let place = self.domain_name(domain);
         if role == Role::Owner {
             let text = format!("Hand {place} over to {name}? You become an admin, and only {name} can give it back.");
-            self.question("hand it over", &text, Yes::HandOver { domain, user_id });
+            self.question("hand it over", &text, Yes::HandOver { domain, user_id, name: name.clone() });
         } else {
-            let words = format!("{name} is now {} in {place}", role_words(role));
+            let words = format!("{name} is now {} in {place}", a_role(role));
             self.ask(Pending::Toast(words), Command::SetRole { domain, user_id, role });
         }
     }
 
     fn confirm_removal(&mut self, domain: Domain, user_id: UserId, name: &Clean, ban: bool) {
-        let (place, for_good) = (self.domain_name(domain), if ban { " and never let them back" } else { "" });
+        let (place, for_good) = (self.domain_name(domain), if ban { " and keep them out, until :unban" } else { "" });
         let text = format!(
             "Remove {name} from {place}{for_good}? New keys are made for the others at once, so that {name} reads nothing from then on."
         );
         self.question("remove a member", &text, Yes::Remove { domain, user_id, ban });
+    }
+
+    // Letting back in.
+
+    /// `:unban`: whom?
+    pub(super) fn ask_who_is_banned(&mut self, arg: &str) {
+        let Some(domain) = self.domain_here() else { return };
+        if matches!(domain, Domain::Group(_)) {
+            self.fail(format!("{} knows no bans", self.domain_name(domain)), ":add-member brings somebody back.");
+        } else if self.has_role(domain, Role::Admin) {
+            let name = arg.trim_start_matches('@').to_owned();
+            self.ask(Pending::Banned { domain, name }, Command::ListBanned { domain });
+        }
+    }
+
+    pub(super) fn banned_came(&mut self, domain: Domain, name: &str, people: Vec<Person>) {
+        let place = self.domain_name(domain);
+        let nobody = match people.is_empty() {
+            true => format!("nobody is kept out of {place}"),
+            false => format!("nobody of that name is kept out of {place}"),
+        };
+        let rows = people.iter().map(|person| person_row(person, "")).collect();
+        let picker = Picker::new(format!("let back into {place}"), rows).empty(&nobody).query(name);
+        self.pick(PickKind::Banned { domain }, picker);
+    }
+
+    pub(super) fn unban(&mut self, domain: Domain, user_id: UserId, name: &Clean) {
+        let place = self.domain_name(domain);
+        let how = match domain {
+            Domain::Community(_) => ":invite makes a link for them",
+            Domain::Group(_) | Domain::Channel(_) => ":add-member brings them back",
+        };
+        self.ask(Pending::Toast(format!("{name} may come back to {place}; {how}")), Command::Unban { domain, user_id });
     }
 
     // Adding.

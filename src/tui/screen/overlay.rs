@@ -51,6 +51,10 @@ pub enum PickKind {
         domain: Domain,
         action: Action,
     },
+    /// Somebody who was kept out and may come back.
+    Banned {
+        domain: Domain,
+    },
     Role {
         domain: Domain,
         user_id: UserId,
@@ -120,6 +124,7 @@ pub enum Yes {
     HandOver {
         domain: Domain,
         user_id: UserId,
+        name: Clean,
     },
     Verify(UserId),
     Trust {
@@ -156,7 +161,7 @@ impl Overlay {
         let theme = &app.theme;
         match self {
             Self::Pick(kind, picker) => {
-                let wide = if matches!(kind, PickKind::Search { .. } | PickKind::Help) { 100 } else { 72 };
+                let wide = if matches!(kind, PickKind::Search { .. } | PickKind::Help | PickKind::Palette) { 100 } else { 72 };
                 let keys = match kind {
                     PickKind::Search { .. } => "Enter go there  Esc close",
                     PickKind::Help => "type to filter  Enter do it  Esc close",

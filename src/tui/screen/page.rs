@@ -21,6 +21,9 @@ use crate::tui::widget::timeline::lines::mark_words;
 
 use super::overlay::{Overlay, Yes};
 
+/// Above and below what is in a frame.
+const FRAME_ROWS: usize = 2;
+
 #[derive(Debug)]
 pub struct Page {
     kind: Kind,
@@ -116,6 +119,15 @@ impl Page {
         // What was just done is said here: the line for it lies below.
         let done = app.notice.as_ref().filter(|notice| notice.until.is_some());
         let keys = done.map_or(format!("{more}{show}{keys}"), |notice| notice.text.to_string());
+        if code == CodePlace::Alone && self.code_alone {
+            popup::clear(frame, screen);
+            let left = screen.width.saturating_sub(lines.first().map_or(0, |line| u16::try_from(line.width()).unwrap_or(0))) / 2;
+            popup::lines(frame, Rect { x: screen.x + left, width: screen.width - left, ..screen }, lines);
+            let keys = Clean::ours(format!(" {keys}")).truncate(usize::from(screen.width));
+            let row = Rect { y: screen.bottom().saturating_sub(1), height: 1, ..screen };
+            frame.render_widget(Span::styled(keys.into_string(), app.theme.dim()), row);
+            return;
+        }
         let area = popup::open(frame, screen, size, &title, &keys, &app.theme);
         let first = self.scroll.min(lines.len().saturating_sub(usize::from(area.height)));
         popup::lines(frame, area, lines.into_iter().skip(first));
@@ -132,9 +144,9 @@ impl Page {
         let place = match code.len() {
             0 => CodePlace::None,
             height if lines.len() + 1 + height <= rows => CodePlace::Below,
-            height if height <= rows => CodePlace::Alone,
-            // With the frame around it.
-            height => CodePlace::TooTall(height + 2),
+            // Alone it has the whole screen but for the line with the keys.
+            height if height < rows + FRAME_ROWS => CodePlace::Alone,
+            height => CodePlace::TooTall(height + 1),
         };
         match place {
             CodePlace::Below => {
@@ -235,13 +247,12 @@ impl Page {
             Kind::Details(item) => {
                 say(&Clean::from_untrusted(&item.author_name).into_string(), theme.bold());
                 say(&time::full(item.at, &app.tz), theme.text());
-                let position =
-                    item.seq.map_or("not committed by the server yet".to_owned(), |seq| format!("number {seq} of this channel"));
+                let position = item.seq.map_or("not at the server yet".to_owned(), |seq| format!("number {seq} of this channel"));
                 say(&position, theme.text());
                 let delivery = match &item.delivery {
                     Delivery::Received => "received".to_owned(),
                     Delivery::Waiting => "waits for the server; it goes out once, by itself".to_owned(),
-                    Delivery::Sent => "committed by the server".to_owned(),
+                    Delivery::Sent => "the server has it".to_owned(),
                     Delivery::Delivered => "a device of the other side has it".to_owned(),
                     Delivery::Read => "read".to_owned(),
                     Delivery::Failed(why) => format!("refused: {}", Clean::from_untrusted(why)),
@@ -288,7 +299,7 @@ impl Page {
 
 /// Cells and rows inside of the frame.
 fn room((columns, rows): (u16, u16)) -> (usize, usize) {
-    (usize::from(columns.saturating_sub(4)).min(76), usize::from(rows.saturating_sub(2)))
+    (usize::from(columns.saturating_sub(4)).min(76), usize::from(rows).saturating_sub(FRAME_ROWS))
 }
 
 /// Whether this user decides about the members of a channel.

@@ -140,8 +140,16 @@ fn pane(app: &App, frame: &mut Frame<'_>, which: Pane, layout: &PaneLayout) -> O
 fn main_head(app: &App, cells: usize) -> Line<'static> {
     let theme = &app.theme;
     let Some(channel) = app.chat.channel_id().and_then(|id| app.world.channel(id)) else {
-        let words = if app.chat.main.is_some() { " not here any more" } else { " no channel" };
-        return Line::from(Span::styled(words, theme.dim()));
+        if let Some(main) = &app.chat.main {
+            let title = main.title.truncate(cells.saturating_sub(22));
+            return Line::from(vec![
+                Span::styled(format!(" {title}"), theme.bold()),
+                Span::styled("   not open to you any more", theme.warning()),
+            ]);
+        }
+        let community = app.chat.community.and_then(|id| app.world.community(id));
+        let name = community.map(|node| format!(" {}  ", Clean::from_untrusted(&node.name))).unwrap_or_default();
+        return Line::from(vec![Span::styled(name, theme.bold()), Span::styled(" no channel", theme.dim())]);
     };
     let right = head_facts(app, channel);
     let room = cells.saturating_sub(2);
@@ -245,7 +253,7 @@ fn hints(app: &App, frame: &mut Frame<'_>, area: Rect, which: Pane) {
         None if app.world.channels().next().is_none() => vec![
             "you are in no community yet".to_owned(),
             ":join LINK joins one, :create-community starts one".to_owned(),
-            ":dm NAME writes to somebody".to_owned(),
+            ":dm writes to somebody you share a community with, or notes to yourself".to_owned(),
             "F9 lists every command, F1 every key".to_owned(),
         ],
         None => vec!["Ctrl-G goes to a channel or a person".to_owned(), "F7 goes to what is unread, F1 is help".to_owned()],
@@ -449,6 +457,14 @@ fn connection_words(app: &App) -> (String, Style) {
 fn key_hints(app: &App) -> Vec<(String, String)> {
     let contexts = app.contexts();
     let wanted: &[(Action, &str)] = match app.focus() {
+        // Over the messages there is no other way to see that a thread can be closed.
+        Focus::Composer(Pane::Thread) => &[
+            (Action::Send, "send"),
+            (Action::Newline, "newline"),
+            (Action::ToggleThread, "close thread"),
+            (Action::FocusHistory, "history"),
+            (Action::Help, "help"),
+        ],
         // Ctrl-K cuts what stands right of the cursor, and switches when nothing does.
         Focus::Composer(pane) => &[
             (Action::Send, "send"),
@@ -462,6 +478,15 @@ fn key_hints(app: &App) -> Vec<(String, String)> {
             ),
             (Action::NextUnread, "next unread"),
             (Action::FocusHistory, "history"),
+            (Action::Help, "help"),
+        ],
+        Focus::History(_) if app.target().is_some_and(|item| item.mine) => &[
+            (Action::Reply, "reply"),
+            (Action::OpenThread, "thread"),
+            (Action::Edit, "edit"),
+            (Action::Delete, "delete"),
+            (Action::FocusComposer, "write"),
+            (Action::Palette, "commands"),
             (Action::Help, "help"),
         ],
         Focus::History(_) => &[

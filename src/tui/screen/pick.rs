@@ -53,6 +53,12 @@ impl App {
                     true => Clean::ours(format!("{place}, open now")),
                     false => place,
                 };
+                // A doubt about a key is seen before what is unread.
+                let doubt = channel.peer.as_ref().and_then(|peer| match peer.trust {
+                    Trust::Changed { .. } | Trust::Stopped => trust_words(peer.trust),
+                    Trust::Unknown | Trust::Unverified | Trust::Verified => None,
+                });
+                let place = doubt.map_or(place, |words| Clean::ours(format!("! {words}")));
                 let tag = match (channel.unread, channel.mentions) {
                     (0, 0) => String::new(),
                     (unread, 0) => time::grouped(unread),
@@ -106,7 +112,7 @@ impl App {
     pub(super) fn open_help(&mut self, query: &str) {
         let mut rows = Vec::new();
         // On a narrow screen what a key does matters more than its third twin.
-        let column = if self.size.0 >= HELP_WIDE { 28 } else { 22 };
+        let column = if self.size.0 >= HELP_WIDE { 28 } else { 18 };
         let here = self.contexts();
         let mut contexts: Vec<Context> = here.clone();
         contexts.extend(Context::ALL.into_iter().filter(|context| !here.contains(context)));
@@ -279,10 +285,11 @@ impl App {
             (PickKind::Choose { domain, action }, Choice::Person { user_id, name }) => {
                 self.act_on_member(*domain, *action, user_id, &name);
             }
+            (PickKind::Banned { domain }, Choice::Person { user_id, name }) => self.unban(*domain, user_id, &name),
             (PickKind::Role { domain, user_id, name }, Choice::Role(role)) => self.choose_role(*domain, *user_id, name, role),
             (PickKind::Members, Choice::Person { user_id, name }) => self.open_person(user_id, name),
-            (PickKind::Person { user_id, .. }, Choice::Action(Action::NewDm)) => {
-                self.ask(Pending::OpenDm, Command::OpenDm { user_id: *user_id });
+            (PickKind::Person { user_id, name }, Choice::Action(Action::NewDm)) => {
+                self.ask(Pending::OpenDm(name.clone()), Command::OpenDm { user_id: *user_id });
             }
             (PickKind::Person { user_id, .. }, Choice::Action(_)) => self.show_safety(*user_id),
             (PickKind::Person { user_id, name }, Choice::In(domain, action)) => {
@@ -317,8 +324,8 @@ impl App {
             (_, Choice::Channel(id)) => self.open_channel(id, None),
             (_, Choice::Community(id)) => self.choose_community(id),
             (_, Choice::Action(action)) => self.perform(action),
-            (_, Choice::Person { user_id, .. }) => {
-                self.ask(Pending::OpenDm, Command::OpenDm { user_id });
+            (_, Choice::Person { user_id, name }) => {
+                self.ask(Pending::OpenDm(name), Command::OpenDm { user_id });
             }
             (_, Choice::Hit(hit)) => self.jump(hit.channel_id, hit.message, hit.thread_root),
             (_, Choice::Emoji(_) | Choice::Role(_) | Choice::Domain(_) | Choice::In(..) | Choice::Nothing) => {}
@@ -408,13 +415,8 @@ impl App {
             .filter(|person| Some(person.user_id) != self.world.me())
             .filter(|person| add_to.is_none_or(|domain| self.can_be_added(domain, person)))
             .map(|person| {
-                let username = Clean::from_untrusted(&person.username);
-                let label = match &person.display_name {
-                    Some(name) if !name.is_empty() => Clean::ours(format!("@ {username}  {}", Clean::from_untrusted(name))),
-                    _ => Clean::ours(format!("@ {username}")),
-                };
                 let trust = trust_words(person.trust).unwrap_or("");
-                Row::new(label, Clean::ours(trust), Choice::Person { user_id: person.user_id, name: username })
+                person_row(&person, trust)
             })
             .collect();
         if let Some(row) = self.notes_row().filter(|_| add_to.is_none() && means_oneself(query, self.world.username())) {
@@ -442,6 +444,15 @@ impl App {
             _ => self.problem(problem),
         }
     }
+}
+
+pub(super) fn person_row(person: &Person, detail: &str) -> Row<Choice> {
+    let username = Clean::from_untrusted(&person.username);
+    let label = match &person.display_name {
+        Some(name) if !name.is_empty() => Clean::ours(format!("@ {username}  {}", Clean::from_untrusted(name))),
+        _ => Clean::ours(format!("@ {username}")),
+    };
+    Row::new(label, Clean::ours(detail), Choice::Person { user_id: person.user_id, name: username })
 }
 
 /// Whether somebody who looks for people by this may mean themselves: by name, or by what it is for.

@@ -89,6 +89,29 @@ fn a_failed_form_keeps_what_was_typed() {
 }
 
 #[test]
+fn what_a_role_does_not_allow_says_whom_to_ask() {
+    let refused = || Problem::new(ProblemKind::Permission, "your role does not allow this");
+    let mut driven = deploys(100, 30);
+    driven.keys("'/create-channel mine' enter enter enter enter enter");
+    driven.answer(Err(refused()));
+    assert!(driven.text().contains("Ask an admin or the owner of this place; F5 shows who they are."), "{}", driven.text());
+    driven.keys("esc '/topic mine' enter");
+    driven.answer(Err(refused()));
+    assert!(driven.text().contains("Ask an admin or the owner of this place; F5 shows who they are."), "{}", driven.text());
+}
+
+#[test]
+fn the_hints_of_an_own_message_name_editing_and_deleting_and_those_of_a_thread_closing_it() {
+    let mut driven = deploys(120, 30);
+    driven.keys("esc");
+    assert!(driven.text().contains("e edit  d delete"), "{}", driven.text());
+    driven.keys("g g");
+    assert!(!driven.text().contains("d delete"), "{}", driven.text());
+    driven.keys("enter");
+    assert!(driven.text().contains("F3 close thread"), "{}", driven.text());
+}
+
+#[test]
 fn a_form_takes_no_keys_while_its_answer_is_awaited() {
     let mut driven = deploys(100, 30);
     driven.keys("f9 'create-community' enter 'Acme' tab enter 'more' tab ctrl-u enter");

@@ -134,6 +134,90 @@ fn a_private_group_knows_no_bans_and_a_direct_conversation_no_removal() {
 }
 
 #[test]
+fn an_admin_lets_somebody_back_in_who_was_kept_out() {
+    let mut driven = at(Store::private(Role::Admin), "deploys");
+    driven.keys("'/ban bo' enter enter");
+    assert!(driven.text().contains("Remove bo from Acme and keep them out, until :unban?"), "{}", driven.text());
+    driven.keys("n '/unban' enter");
+    let acme = Domain::from(community_id(1));
+    assert_eq!(last(&driven), Some(Command::ListBanned { domain: acme }));
+    driven.answer(Ok(Answer::People(vec![person(9, "eve"), person(8, "mallory")])));
+    assert!(driven.text().contains("let back into Acme"), "{}", driven.text());
+    driven.keys("'mal' enter");
+    assert_eq!(last(&driven), Some(Command::Unban { domain: acme, user_id: user(8) }));
+    driven.answer(Ok(Answer::Ok));
+    assert!(driven.text().contains("mallory may come back to Acme; :invite makes a link for them"), "{}", driven.text());
+
+    driven.keys("'/unban' enter");
+    driven.answer(Ok(Answer::People(Vec::new())));
+    assert!(driven.text().contains("nobody is kept out of Acme"), "{}", driven.text());
+    let mut driven = at(Store::private(Role::Moderator), "deploys");
+    driven.keys("'/unban mallory' enter");
+    assert!(driven.text().contains("only admins and the owner of Acme can do that"), "{}", driven.text());
+    let mut driven = at(Store::private(Role::Owner), "pixels");
+    driven.keys("'/unban mallory' enter");
+    assert!(driven.text().contains("the private group design knows no bans") && driven.commands().is_empty());
+}
+
+#[test]
+fn whoever_is_added_to_a_private_place_or_removed_from_it_is_told() {
+    let mut store = Store::private(Role::Member);
+    let with = store.tree.clone();
+    Arc::make_mut(&mut Arc::make_mut(&mut store.tree).communities[0]).groups[0]
+        .channels
+        .retain(|node| node.name.raw() != "war room");
+    let without = store.tree.clone();
+    let mut driven = at(store, "deploys");
+    driven.client(ClientEvent::Tree(with.clone()));
+    assert!(driven.text().contains("you were added to ~ war room; Ctrl-G goes there"), "{}", driven.text());
+    driven.wait(6000);
+    driven.client(ClientEvent::Tree(with.clone()));
+    assert!(!driven.text().contains("you were added"), "once");
+    driven.client(ClientEvent::Tree(without.clone()));
+    assert!(driven.text().contains("~ war room is not open to you any more"), "{}", driven.text());
+
+    // What one made oneself is no news.
+    let mut driven = at(Store { tree: without, ..Store::private(Role::Owner) }, "deploys");
+    driven.client(ClientEvent::Tree(Store::private(Role::Owner).tree));
+    assert!(!driven.text().contains("you were added"), "{}", driven.text());
+}
+
+#[test]
+fn what_one_left_does_not_stay_on_the_screen() {
+    let mut store = Store::private(Role::Member);
+    Arc::make_mut(&mut Arc::make_mut(&mut store.tree).communities[0]).groups[0]
+        .channels
+        .retain(|node| node.name.raw() != "war room");
+    let without = store.tree;
+    for tree_first in [true, false] {
+        let mut driven = at(Store::private(Role::Member), "war room");
+        driven.keys("'/leave' enter enter y");
+        let (request, _) = driven.asked().unwrap();
+        if tree_first {
+            driven.client(ClientEvent::Tree(without.clone()));
+        }
+        driven.client(ClientEvent::Done { request, result: Ok(Answer::Ok) });
+        driven.client(ClientEvent::Tree(without.clone()));
+        let text = driven.text();
+        assert!(text.contains("you left ~ war room") && !text.contains("any more"), "{tree_first} {text}");
+        assert!(driven.app.chat.channel_id().is_some_and(|id| id != channel_id(WAR_ROOM)), "{tree_first} {text}");
+    }
+}
+
+#[test]
+fn what_was_refused_in_a_channel_is_not_said_in_the_next() {
+    let mut driven = at(Store::team(), "deploys");
+    driven.keys("'/nonsense' enter");
+    assert!(driven.text().contains("there is no command /nonsense"));
+    driven.keys("alt-down");
+    assert!(!driven.text().contains("there is no command"), "{}", driven.text());
+    // What has nothing to do with the channel stays until it is closed.
+    driven.client(ClientEvent::Notice(Problem::new(ProblemKind::Crypto, "two signed lists contradict each other")));
+    driven.keys("alt-up");
+    assert!(driven.text().contains("two signed lists contradict each other"), "{}", driven.text());
+}
+
+#[test]
 fn roles_are_given_in_the_open_place_and_ownership_only_after_a_question() {
     let mut driven = at(Store::private(Role::Owner), "war room");
     driven.keys("'/role bo' enter enter");
@@ -158,7 +242,7 @@ fn what_can_be_done_with_somebody_names_the_place_and_the_community_around_it() 
     let mut driven = at(Store::private(Role::Owner), "war room");
     driven.keys("f5 'bo' enter");
     let text = driven.text();
-    for row in ["remove from ~ war room", "remove from Acme for good", "change the role in ~ war room"] {
+    for row in ["remove from ~ war room", "remove from Acme and keep out", "change the role in ~ war room"] {
         assert!(text.contains(row), "{row}\n{text}");
     }
     driven.keys("'remove from acme' enter");
@@ -291,6 +375,63 @@ fn receipts_are_turned_on_and_off_and_the_list_shows_how_it_is() {
     assert!(driven.text().contains("off: nobody sees either  as it is now"), "{}", driven.text());
     driven.keys("enter");
     assert_eq!(last(&driven), Some(Command::SetReceipts { on: true }));
+}
+
+#[test]
+fn a_conversation_that_cannot_be_begun_says_with_whom_and_what_it_needs() {
+    let mut driven = at(Store::team(), "deploys");
+    driven.keys("'/dm eve' enter");
+    driven.answer(Ok(Answer::People(vec![person(9, "eve")])));
+    driven.keys("enter");
+    driven.answer(Err(Problem::new(ProblemKind::NotFound, "not found")));
+    let text = driven.text();
+    assert!(text.contains("no direct conversation with eve can be begun") && text.contains("both of you are in"), "{text}");
+}
+
+// Keys.
+
+#[test]
+fn a_verified_key_that_changes_is_told_wherever_one_is_and_marked_in_the_switcher() {
+    let mut store = Store::team();
+    store.edit(DM_BO, |channel| {
+        channel.blocked = Some(SendBlock::IdentityChanged { user_id: user(BO), name: "bo".into(), was_verified: true });
+        if let Some(peer) = &mut channel.peer {
+            peer.trust = Trust::Changed { was_verified: true };
+        }
+    });
+    let mut driven = at(Store::team(), "deploys");
+    driven.client(ClientEvent::Tree(store.tree.clone()));
+    let text = driven.text();
+    assert!(text.contains("the identity key of @ bo changed, which you had verified") && text.contains("F8 compares"), "{text}");
+    driven.keys("esc i");
+    driven.client(ClientEvent::Tree(store.tree));
+    assert!(!driven.text().contains("which you had verified"), "it is told once");
+    driven.keys("ctrl-g '@bo'");
+    assert!(driven.text().contains("@ bo  ! key changed"), "{}", driven.text());
+}
+
+#[test]
+fn a_decision_about_a_key_shows_in_the_messages_at_once() {
+    let mut driven = at(Store::team(), "@bo");
+    driven.keys("f8");
+    driven.answer(Ok(Answer::Safety(SafetyNumber {
+        user_id: user(BO),
+        name: "bo".into(),
+        digits: "1".repeat(60),
+        code: String::new(),
+        fingerprint: "00".repeat(32),
+        new_fingerprint: None,
+        trust: Trust::Unverified,
+        devices: Vec::new(),
+    })));
+    let mut item = message(DM_BO, 1, BO, "bo", "hello");
+    item.author_trust = Trust::Verified;
+    driven.world.items = vec![Arc::new(item)];
+    assert!(!driven.text().contains("hello"));
+    driven.keys("v y");
+    driven.answer(Ok(Answer::Ok));
+    driven.keys("esc");
+    assert!(driven.text().contains("hello"), "{}", driven.text());
 }
 
 // Notes to oneself.

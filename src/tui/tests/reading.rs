@@ -160,7 +160,7 @@ fn a_channel_that_is_gone_stays_on_the_screen_and_says_why_nothing_can_be_sent()
     Arc::make_mut(&mut Arc::make_mut(&mut store.tree).communities[0]).groups[0].channels.remove(1);
     driven.client(ClientEvent::Tree(store.tree));
     let text = driven.text();
-    assert!(text.contains("who has the pager?") && text.contains("not here any more"), "{text}");
+    assert!(text.contains("who has the pager?") && text.contains("# deploys   not open to you any more"), "{text}");
     driven.keys("'too late' enter");
     assert!(sent(&driven).is_empty() && composer(&driven) == "too late");
     assert!(driven.text().contains("you are not a member here any more"), "{}", driven.text());

@@ -81,6 +81,8 @@ fn search_results() {
 fn dialogs() {
     screen!("create-channel", Store::team(), "f9 'create-channel' enter 'rollouts' tab tab", 80, 24);
     screen!("invite", Store::team(), "ctrl-g 'deploys' enter f9 'invite' enter '0' enter enter", 80, 24);
+    // One line is framed too, with the keys that answer it.
+    screen!("mark-all-read", Store::team(), "f9 'mark-all' enter", 80, 24);
     screen!("delete", Store::team(), "ctrl-g 'deploys' enter esc { d", 80, 24);
     screen!("leave-40x10", Store::private(Role::Member), "ctrl-g 'deploys' enter esc : 'leave' enter", 40, 10);
 }
@@ -126,7 +128,7 @@ fn somebody_to_add() {
 fn link() -> InviteLink {
     InviteLink {
         community_id: community_id(1),
-        link: format!("chat://chat.example.org/i/bcmlradf3z6kcubh#TCI1-{}", "AEA2D7RTNWBX".repeat(10)),
+        link: format!("chat://chat.example.org/i/bcmlradf3z6kcubh#TCI1-{}", "AEA2D7RTNWBX".repeat(12)),
         expires_at: Some(NOW),
         max_uses: Some(5),
     }
@@ -153,7 +155,7 @@ fn safety(trust: Trust) -> SafetyNumber {
         user_id: user(BO),
         name: "bo".into(),
         digits: "123456789012345678901234567890123456789012345678901234567890".to_owned(),
-        code: "TCS1-ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".to_owned(),
+        code: format!("TCS1-{}", "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".repeat(4)),
         fingerprint: "0123456789abcdef".repeat(4),
         new_fingerprint: matches!(trust, Trust::Changed { .. }).then(|| "fedcba9876543210".repeat(4)),
         trust,

@@ -33,6 +33,16 @@ fn a_paste_is_inserted_and_never_sent_or_obeyed() {
 }
 
 #[test]
+fn a_long_paste_says_how_much_of_it_there_is() {
+    let mut driven = deploys(80, 24);
+    driven.msg(Msg::Paste((1..=200).map(|n| format!("line {n}\n")).collect()));
+    let text = driven.text();
+    assert!(text.contains("line 200") && text.contains("200 lines in one message; Ctrl-C clears them"), "{text}");
+    driven.keys("ctrl-c");
+    assert!(!driven.text().contains("lines in one message"), "{}", driven.text());
+}
+
+#[test]
 fn a_refused_message_comes_back() {
     let mut driven = deploys(100, 30);
     driven.keys("'precious' enter");

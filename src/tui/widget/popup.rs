@@ -27,7 +27,7 @@ pub fn open(frame: &mut Frame<'_>, screen: Rect, size: (u16, u16), title: &str, 
     let (x, y) = (screen.x + (screen.width - columns) / 2, screen.y + (screen.height - rows) / 3);
     let area = Rect { x, y, width: columns, height: rows };
     clear(frame, area);
-    if area.height < 4 || area.width < 10 {
+    if area.height < 3 || area.width < 10 {
         return area;
     }
     let glyphs = &theme.glyphs;

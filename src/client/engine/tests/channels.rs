@@ -177,6 +177,33 @@ fn a_member_who_was_away_reads_everything_after_coming_back() {
 }
 
 #[test]
+fn a_lifted_ban_lets_its_victim_back_in_by_an_invite() {
+    let (mut world, community_id, channel) = World::shared(&["ana", "bo", "carol"]);
+    let (domain, bo) = (community_id.into(), world.id(1));
+    let banned = |world: &mut World| match world.ask(0, Command::ListBanned { domain }) {
+        Ok(Answer::People(people)) => people.into_iter().map(|person| person.username.raw().to_owned()).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    assert!(world.ask(0, Command::Unban { domain, user_id: bo }).is_err(), "nobody is banned yet");
+    world.ask(0, Command::Kick { domain, user_id: bo, ban: true, reason: None }).unwrap();
+    world.settle();
+    assert_eq!(banned(&mut world), ["bo"]);
+    let link = world.invite(0, community_id);
+    assert!(world.join(1, &link).is_err());
+    assert!(world.ask(2, Command::Unban { domain, user_id: bo }).is_err(), "a member lifts no ban");
+    world.ask(0, Command::Unban { domain, user_id: bo }).unwrap();
+    world.settle();
+    assert!(banned(&mut world).is_empty());
+    world.join(1, &link).unwrap();
+    world.settle();
+    world.say(0, channel, "welcome back");
+    world.settle();
+    assert_eq!(world.texts(1, channel).last().unwrap(), "welcome back");
+    let told = |item: &std::sync::Arc<TimelineItem>| matches!(&item.body, Body::System(SystemLine::Unbanned { who, by }) if who.raw() == "bo" && by.raw() == "ana");
+    assert!(world.page(2, channel).items.iter().any(told), "everybody is told");
+}
+
+#[test]
 fn a_second_device_reads_and_writes_in_channels() {
     let (mut world, _, channel) = World::shared(&["ana", "bo"]);
     world.say(1, channel, "before the phone");

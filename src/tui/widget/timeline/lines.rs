@@ -290,9 +290,10 @@ pub fn system_words(line: &SystemLine) -> String {
         SystemLine::Left { who } => format!("{} left", name(who)),
         SystemLine::Removed { who, by, banned: true } => format!("{} banned {}", name(by), name(who)),
         SystemLine::Removed { who, by, banned: false } => format!("{} removed {}", name(by), name(who)),
+        SystemLine::Unbanned { who, by } => format!("{} lifted the ban of {}", name(by), name(who)),
         SystemLine::Added { who, by } => format!("{} added {}", name(by), name(who)),
-        SystemLine::RoleChanged { who, by, role } => format!("{} made {} {}", name(by), name(who), role_words(*role)),
-        SystemLine::ChannelAttached { by } => format!("{} attached this channel", name(by)),
+        SystemLine::RoleChanged { who, by, role } => format!("{} made {} {}", name(by), name(who), a_role(*role)),
+        SystemLine::ChannelAttached { by } => format!("{} made this channel", name(by)),
         SystemLine::NewDevice { who, device_id } => format!("{} uses a new device (number {device_id})", name(who)),
         SystemLine::DeviceRemoved { who, device_id } => format!("{} removed a device (number {device_id})", name(who)),
         SystemLine::IdentityChanged { who } => {
@@ -304,6 +305,17 @@ pub fn system_words(line: &SystemLine) -> String {
         SystemLine::Verified { who } => format!("you verified {}", name(who)),
         SystemLine::Seam => "the server was restored from a backup here: something may be missing".to_owned(),
         SystemLine::Warning(text) => text.clone(),
+    }
+}
+
+/// A role with its article: `an admin`.
+pub const fn a_role(role: crate::protocol::communities::Role) -> &'static str {
+    use crate::protocol::communities::Role;
+    match role {
+        Role::Member => "a plain member",
+        Role::Moderator => "a moderator",
+        Role::Admin => "an admin",
+        Role::Owner => "the owner",
     }
 }
 

@@ -228,6 +228,11 @@ impl Server {
                 self.apply_op(parse(id), remove.log_op.unwrap().0, out)?;
                 ok(())
             }
+            (Method::Delete, ["communities" | "channels", id, "bans", _]) => {
+                let signed: SignedOp = body(request);
+                self.apply_op(parse(id), signed.log_op.0, out)?;
+                ok(())
+            }
             (Method::Post, ["groups", id, "transfer"]) => {
                 let transfer: Transfer = body(request);
                 self.apply_op(parse(id), transfer.log_op.0, out)?;
