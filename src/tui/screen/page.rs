@@ -110,7 +110,8 @@ impl Page {
         };
         let size = (u16::try_from(cells).unwrap_or(u16::MAX), height);
         let most = lines.len().saturating_sub(rows);
-        let more = if self.scroll < most { "PgDn more  " } else { "" };
+        let alone = code == CodePlace::Alone && self.code_alone;
+        let more = if self.scroll < most && !alone { "PgDn more  " } else { "" };
         let show = match code {
             CodePlace::Alone if self.code_alone => "c text  ",
             CodePlace::Alone => "c QR code  ",
@@ -119,7 +120,7 @@ impl Page {
         // What was just done is said here: the line for it lies below.
         let done = app.notice.as_ref().filter(|notice| notice.until.is_some());
         let keys = done.map_or(format!("{more}{show}{keys}"), |notice| notice.text.to_string());
-        if code == CodePlace::Alone && self.code_alone {
+        if alone {
             popup::clear(frame, screen);
             let left = screen.width.saturating_sub(lines.first().map_or(0, |line| u16::try_from(line.width()).unwrap_or(0))) / 2;
             popup::lines(frame, Rect { x: screen.x + left, width: screen.width - left, ..screen }, lines);
