@@ -4,7 +4,7 @@
 use crate::client::command::{Command, Place};
 use crate::client::model::{Anchor, MessageRef, TimelineItem};
 use crate::protocol::codec::Timestamp;
-use crate::protocol::ids::{ChannelId, CommunityId};
+use crate::protocol::ids::{ChannelId, CommunityId, GroupId};
 use crate::tui::app::{App, Pending};
 use crate::tui::text::Clean;
 use crate::tui::widget::timeline::{Direction, PAGE, Scroll, Timeline};
@@ -30,6 +30,8 @@ pub struct Chat {
     pub cursor: Option<Target>,
     /// A channel that was just made and is opened when the tree has it.
     pub wanted: Option<ChannelId>,
+    /// A group that was just made and has no channel yet.
+    pub made_group: Option<GroupId>,
     /// A community that was just joined; its first channel is opened when the tree has one.
     pub joined: Option<CommunityId>,
     reading: Option<Reading>,
@@ -49,6 +51,7 @@ impl Default for Chat {
             community: None,
             cursor: None,
             wanted: None,
+            made_group: None,
             joined: None,
             reading: None,
             marked: None,

@@ -132,7 +132,7 @@ impl Form {
     /// The form of a command; none when it cannot be filled in.
     pub fn new(kind: FormKind, app: &App, arg: &str) -> Option<Self> {
         let visibility =
-            || Field::choice("who reads", ["everybody here", "only who is added"].map(Clean::ours), "left and right change it");
+            |all: &str| Field::choice("who reads", [all, "only who is added"].map(Clean::ours), "left and right change it");
         let name_help = format!("up to {} characters", limits::COMMUNITY_NAME_MAX);
         let community = |id| app.world.community(id).map(|node| Clean::from_untrusted(&node.name)).unwrap_or_default();
         let (title, intro, fields) = match &kind {
@@ -144,7 +144,7 @@ impl Form {
             FormKind::CreateGroup(id) => (
                 format!("create a group in {}", community(*id)),
                 "A group holds channels.",
-                vec![Field::text("name", name_help).with(arg), visibility()],
+                vec![Field::text("name", name_help).with(arg), visibility("everybody in the community")],
             ),
             FormKind::CreateChannel(id) => {
                 let groups = &app.world.community(*id)?.groups;
@@ -152,9 +152,10 @@ impl Form {
                     return Self::new(FormKind::FirstChannel(*id), app, arg);
                 }
                 let names = groups.iter().map(|group| Clean::from_untrusted(&group.name));
-                // The group of the open channel is the likely one.
+                // The group that was just made is the likely one, then that of the open channel.
                 let current = app.chat.channel_id().and_then(|id| app.world.channel(id)?.group_id);
-                let at = groups.iter().position(|group| Some(group.id) == current).unwrap_or(0);
+                let find = |wanted: Option<GroupId>| groups.iter().position(|group| Some(group.id) == wanted);
+                let at = find(app.chat.made_group).or_else(|| find(current)).unwrap_or(0);
                 (
                     format!("create a channel in {}", community(*id)),
                     "",
@@ -162,7 +163,7 @@ impl Form {
                         Field::text("name", name_help).with(arg),
                         Field::text("topic", "what it is about; may be empty"),
                         Field::choice("group", names, "left and right change it").chosen(at),
-                        visibility(),
+                        visibility("everybody who reads the group"),
                     ],
                 )
             }
@@ -488,7 +489,10 @@ impl App {
         match answer {
             Answer::Community(id) => self.community_came(id, kind == Some(FormKind::Join)),
             Answer::Group(id) => self.group_came(id),
-            Answer::Channel(id) => self.open_new_channel(id),
+            Answer::Channel(id) => {
+                self.chat.made_group = None;
+                self.open_new_channel(id);
+            }
             Answer::Invite(link) => self.overlays.push(Overlay::Page(Page::invite(link))),
             _ => self.toast("done"),
         }
@@ -506,7 +510,8 @@ impl App {
         });
     }
 
-    fn group_came(&mut self, _id: GroupId) {
+    fn group_came(&mut self, id: GroupId) {
+        self.chat.made_group = Some(id);
         self.toast("created; :create-channel puts a channel into it");
     }
 

@@ -168,7 +168,9 @@ impl Overlay {
                     PickKind::Emoji { .. } => "Enter add or take back  Esc close",
                     _ => "type to filter  Enter choose  Esc close",
                 };
-                let area = popup::open(frame, screen, (wide, 18), &picker.title, keys, theme);
+                // A tall screen shows more of a long list.
+                let tall = if matches!(kind, PickKind::Help | PickKind::Palette) { screen.height / 5 * 3 } else { 0 };
+                let area = popup::open(frame, screen, (wide, tall.max(18)), &picker.title, keys, theme);
                 picker.view(frame, area, theme)
             }
             Self::Form(form) => form.view(frame, screen, app),

@@ -112,7 +112,7 @@ impl App {
     pub(super) fn open_help(&mut self, query: &str) {
         let mut rows = Vec::new();
         // On a narrow screen what a key does matters more than its third twin.
-        let column = if self.size.0 >= HELP_WIDE { 28 } else { 18 };
+        let column = if self.size.0 >= HELP_WIDE { 30 } else { 18 };
         let here = self.contexts();
         let mut contexts: Vec<Context> = here.clone();
         contexts.extend(Context::ALL.into_iter().filter(|context| !here.contains(context)));

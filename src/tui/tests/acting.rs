@@ -135,6 +135,20 @@ fn the_first_channel_brings_its_group() {
 }
 
 #[test]
+fn a_channel_stands_in_the_group_that_was_just_made() {
+    let mut driven = deploys(100, 30);
+    driven.keys("'/create-group ops' enter enter enter");
+    assert!(matches!(driven.asked(), Some((_, Command::CreateGroup { .. }))));
+    let design = driven.world.tree.communities[0].groups[1].id;
+    driven.answer(Ok(Answer::Group(design)));
+    driven.keys("f9 'create-channel' enter 'rota' enter enter");
+    let text = driven.text();
+    assert!(text.contains("< design >") && text.contains("< everybody who reads the group >"), "{text}");
+    driven.keys("enter enter");
+    assert!(matches!(driven.asked(), Some((_, Command::CreateChannel { group_id, .. })) if group_id == design));
+}
+
+#[test]
 fn being_offline_is_said_and_unsaid() {
     let mut driven = deploys(100, 30);
     let offline = Connection::Offline { since: NOW, retry_at: None, why: "no route".into() };
