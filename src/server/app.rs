@@ -32,12 +32,14 @@ pub struct Deadlines {
     pub socket: Duration,
     /// For one look at what all WebSockets hear.
     pub look: Duration,
+    /// For one batch of what has expired: each of its statements may take ten seconds.
+    pub batch: Duration,
 }
 
 impl Default for Deadlines {
     fn default() -> Self {
         let steps = Duration::from_secs(10);
-        Self { request: Duration::from_secs(30), body: steps, socket: steps, look: steps }
+        Self { request: Duration::from_secs(30), body: steps, socket: steps, look: steps, batch: Duration::from_secs(60) }
     }
 }
 

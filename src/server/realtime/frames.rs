@@ -218,8 +218,8 @@ mod tests {
                 r#"{"seq":-1,"type":"mark_read","channel_id":"0197f000-0000-7000-8000-000000000000"}"#.to_owned(),
                 "seq has a wrong type or value",
             ),
-            (r#"{"type":"presence","status":7}"#.to_owned(), "status has a wrong type or value"),
-            (format!(r#"{{"type":"send","id":"{id}","channel_id":"{id}","kind":7}}"#), "kind has a wrong type or value"),
+            (r#"{"type":"presence","status":true}"#.to_owned(), "status has a wrong type or value"),
+            (format!(r#"{{"type":"send","id":"{id}","channel_id":"{id}","kind":true}}"#), "kind has a wrong type or value"),
             (
                 format!(r#"{{"id":"{id}","channel_id":"{id}","kind":"message","type":"send","ciphertext":[1]}}"#),
                 "ciphertext has a wrong type or value",

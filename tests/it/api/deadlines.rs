@@ -7,6 +7,7 @@ use chat::protocol::error::ErrorCode;
 use chat::protocol::frame::close;
 use chat::protocol::ids::UserId;
 use chat::server::app::Deadlines;
+use chat::server::jobs::expire;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -19,7 +20,7 @@ use crate::support::ws::{Closed, Ws};
 
 /// What nothing in these tests waits for.
 const LONG: Duration = Duration::from_secs(3600);
-const PATIENT: Deadlines = Deadlines { body: LONG, request: LONG, socket: LONG, look: LONG };
+const PATIENT: Deadlines = Deadlines { body: LONG, request: LONG, socket: LONG, look: LONG, batch: LONG };
 /// What is over as soon as something waits.
 const SHORT: Duration = Duration::from_millis(50);
 
@@ -138,4 +139,14 @@ async fn what_connections_without_an_answer_kept_back_arrives_through_others() {
         heard.iter().any(|frame| frame["stream"] == json!(other.channel)).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_the_server_does_by_itself_outlives_connections_without_an_answer() {
+    let server = TestServer::start().await;
+    server.restart_within(Deadlines { batch: Duration::from_millis(500), ..PATIENT }).await;
+    let app = server.app();
+    server.proxy.freeze();
+    assert_eq!(expire::run(&app).await.unwrap_err().code, ErrorCode::Unavailable);
+    eventually("a round over another connection", async || expire::run(&app).await.ok()).await;
 }
