@@ -6,7 +6,9 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::print::harmless_line;
 use super::{Globals, session};
@@ -175,8 +177,11 @@ impl Write for LogLines {
 
 /// Log lines carry ids and never content.
 fn start_log(config: &LogConfig) -> Result<(), Problem> {
-    let filter =
-        EnvFilter::try_new(&config.level).map_err(|e| Problem::new(ProblemKind::Config, format!("server.log.level: {e}")))?;
+    let filter: Targets = config
+        .level
+        .replace(char::is_whitespace, "")
+        .parse()
+        .map_err(|e| Problem::new(ProblemKind::Config, format!("server.log.level: {e}")))?;
     let terminal = std::io::stderr().is_terminal();
     let json = match config.format {
         LogFormat::Auto => !terminal,
@@ -184,11 +189,12 @@ fn start_log(config: &LogConfig) -> Result<(), Problem> {
         LogFormat::Text => false,
     };
     let colours = !json && terminal && std::env::var_os("NO_COLOR").is_none();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || LogLines { colours });
+    // Which lines there are is the filter's to say.
+    let builder = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(move || LogLines { colours });
     if json {
-        builder.json().flatten_event(true).init();
+        builder.json().flatten_event(true).finish().with(filter).init();
     } else {
-        builder.with_ansi(colours).init();
+        builder.with_ansi(colours).finish().with(filter).init();
     }
     Ok(())
 }
