@@ -188,7 +188,7 @@ async fn enter(server: &Server, profile: &Profile, entry: Entry, registered: &mu
     };
     let mut codes = Vec::new();
     if let Some(code) = login.recovery_code.clone() {
-        codes.push(("This code gives your account back when you lose its password:", code));
+        codes.push(("With this code you set a new password when you lose yours (chat recover):", code));
     }
     let protection = match protection {
         Protect::Passphrase { passphrase, remember } => Protection::Passphrase { passphrase, remember },

@@ -214,10 +214,10 @@ impl App {
                 let words = format!("you left {}", self.domain_name(domain));
                 self.ask(Pending::Left { domain, words }, Command::Leave { domain });
             }
-            Yes::Remove { domain, user_id, ban } => {
-                let done =
-                    if ban { "banned; new keys were made for the rest" } else { "removed; new keys were made for the rest" };
-                self.ask(Pending::Toast(done.to_owned()), Command::Kick { domain, user_id, ban, reason: None });
+            Yes::Remove { domain, user_id, name, ban } => {
+                let done = if ban { "was removed and is kept out" } else { "was removed" };
+                let words = format!("{name} {done}; the others have new keys");
+                self.ask(Pending::Toast(words), Command::Kick { domain, user_id, ban, reason: None });
             }
             Yes::HandOver { domain, user_id, name } => {
                 let words = format!("{name} owns {} now; you are an admin", self.domain_name(domain));

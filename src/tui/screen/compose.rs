@@ -276,11 +276,15 @@ impl App {
     /// `/name argument`, as typed into the composer.
     fn slash(&mut self, line: &str) {
         let (name, arg) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let now = self.now;
         match command::by_name(name) {
             Some(spec) => {
                 if let Some(composer) = self.composer() {
                     composer.input.clear();
                     composer.completion = None;
+                    // Typed slowly it was saved as a draft: it would stand here again later.
+                    composer.draft_due = Some(now);
+                    composer.draft_loaded = true;
                 }
                 self.act(spec.action, arg.trim());
             }

@@ -216,7 +216,7 @@ impl App {
         let text = format!(
             "Remove {name} from {place}{for_good}? New keys are made for the others at once, so that {name} reads nothing from then on."
         );
-        self.question("remove a member", &text, Yes::Remove { domain, user_id, ban });
+        self.question("remove a member", &text, Yes::Remove { domain, user_id, name: name.clone(), ban });
     }
 
     // Letting back in.

@@ -119,6 +119,7 @@ pub enum Yes {
     Remove {
         domain: Domain,
         user_id: UserId,
+        name: Clean,
         ban: bool,
     },
     HandOver {

@@ -7,6 +7,7 @@ use ratatui::text::{Line, Span};
 
 use crate::client::model::{ChannelNode, Connection, Trust};
 use crate::protocol::channels::ChannelKind;
+use crate::protocol::communities::Role;
 use crate::tui::app::App;
 use crate::tui::command::Action;
 use crate::tui::markdown;
@@ -241,7 +242,10 @@ fn hints(app: &App, frame: &mut Frame<'_>, area: Rect, which: Pane) {
                 }
                 _ => {
                     lines.push("Enter sends what you write below, end-to-end encrypted".to_owned());
-                    lines.push(":invite makes a link to bring others in".to_owned());
+                    let community = channel.and_then(|channel| channel.community_id).and_then(|id| app.world.community(id));
+                    if community.is_some_and(|node| node.my_role >= Role::Admin) {
+                        lines.push(":invite makes a link to bring others in".to_owned());
+                    }
                 }
             }
             lines

@@ -319,7 +319,7 @@ fn the_first_run() {
     snapshot("setup-protection", &mut driven);
     driven.keys("right right enter enter enter");
     driven.msg(Msg::Setup(Ok(SetupAnswer::Ready {
-        codes: vec![("This code gives your account back when you lose its password:", SecretText::from("ABCD-EFGH"))],
+        codes: vec![("With this code you set a new password when you lose yours (chat recover):", SecretText::from("ABCD-EFGH"))],
     })));
     driven.keys("'nope' enter");
     snapshot("setup-code", &mut driven);

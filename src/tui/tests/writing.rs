@@ -231,6 +231,24 @@ fn a_draft_is_saved_within_a_second_on_leaving_and_on_quitting() {
 }
 
 #[test]
+fn a_command_that_was_done_is_no_draft() {
+    let mut driven = deploys(100, 30);
+    driven.keys("'/mute'");
+    driven.wait(1000);
+    driven.keys("enter");
+    driven.wait(1000);
+    let drafts: Vec<_> = driven
+        .commands()
+        .into_iter()
+        .filter_map(|command| match command {
+            Command::SaveDraft { text, .. } => Some(text.raw().to_owned()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(drafts, ["/mute", ""]);
+}
+
+#[test]
 fn a_draft_that_comes_late_stands_before_what_was_typed() {
     let mut store = Store::team();
     store.draft = "old ".to_owned();
