@@ -39,7 +39,7 @@ fn what_has_no_text_says_why_it_cannot_be_copied_quoted_answered_or_edited() {
         (Body::Deleted { by_moderator: false }, "it was deleted"),
         (Body::Expired, "it has disappeared, as its timer said"),
         (Body::Undecryptable(Reason::WaitingForKey), "it is not decrypted here"),
-        (Body::BeforeJoin, "it was written before you joined"),
+        (Body::NewerClient, "it needs a newer version of chat"),
     ];
     for (body, why) in bodies {
         let mut store = Store::team();

@@ -167,6 +167,31 @@ fn a_channel_that_is_gone_stays_on_the_screen_and_says_why_nothing_can_be_sent()
 }
 
 #[test]
+fn what_was_written_before_one_joined_is_one_line() {
+    let mut store = Store::long(500);
+    for item in store.items.iter_mut().take(490) {
+        Arc::make_mut(item).body = Body::BeforeJoin;
+    }
+    let mut driven = Driven::open(store, 100, 30);
+    driven.keys("ctrl-g 'deploys' enter");
+    let text = driven.text();
+    assert_eq!(text.matches("(written before you joined)").count(), 1, "{text}");
+    assert!(text.contains("message number 491") && text.contains("message number 500"), "{text}");
+    // All of them are walked through, and what can be read stays on the screen.
+    driven.keys("esc");
+    for _ in 0..20 {
+        driven.keys("pageup");
+        let text = driven.text();
+        assert!(text.contains("message number 491") && text.matches("(written before").count() == 1, "{text}");
+    }
+    assert!(driven.app.chat.main.as_ref().unwrap().timeline.at_start);
+    driven.keys("g g");
+    assert!(driven.text().contains("▌message number 491"), "the line itself is no message\n{}", driven.text());
+    driven.keys("G");
+    assert!(driven.text().contains("▌message number 500"), "{}", driven.text());
+}
+
+#[test]
 fn an_answer_to_an_older_query_is_not_shown() {
     let mut driven = Driven::open(Store::team(), 100, 30);
     driven.keys("f4 'one'");

@@ -17,7 +17,7 @@ use crate::client::model::{Anchor, Body, Delivery, MessageRef, TimelineItem, Tim
 pub mod lines;
 
 pub use lines::Look;
-use lines::{Block, Cache};
+use lines::{Block, Cache, unreadable};
 
 /// Items kept in memory around the anchor.
 pub const WINDOW: usize = 300;
@@ -38,7 +38,7 @@ pub struct Timeline {
     /// The first page has come.
     pub loaded: bool,
     pub loading: Option<Direction>,
-    /// Fetching from the server failed; tried again when the user scrolls.
+    /// Fetching failed, or brought only what cannot be read: tried again when the user scrolls.
     pub fetch_failed: bool,
     pub scroll: Scroll,
     pub selected: Option<MessageRef>,
@@ -119,6 +119,7 @@ impl Timeline {
         self.at_end = page.at_end;
         self.missing_before = page.missing_before;
         self.scroll = Scroll::Bottom;
+        self.pause();
         match at {
             Anchor::Around(key) => {
                 self.selected = Some(key);
@@ -152,8 +153,12 @@ impl Timeline {
                 for item in fresh.into_iter().rev() {
                     self.items.push_front(item);
                 }
+                self.pause();
                 // Never cut away what is on the screen.
-                let last_seen = keep.and_then(|key| self.index_of(key)).map_or(self.items.len(), |index| index + size.1 + 1);
+                let last_seen = keep.and_then(|key| self.index_of(key));
+                let last_seen = last_seen
+                    .map_or(self.items.len(), |index| self.forward_from((index, 0), size.1, size.0, look).0 + 1)
+                    .min(self.items.len());
                 while self.items.len() > WINDOW.max(last_seen) {
                     self.items.pop_back();
                     self.at_end = false;
@@ -168,6 +173,12 @@ impl Timeline {
                 }
             }
         }
+    }
+
+    /// What stands before a row that cannot be read is mostly of its kind, and takes no room: without this all of a long history
+    /// would be fetched to fill the screen.
+    fn pause(&mut self) {
+        self.fetch_failed = self.items.front().is_some_and(|item| unreadable(&item.body));
     }
 
     /// Items that are new or changed. True when something in the window is different now.
@@ -236,11 +247,13 @@ impl Timeline {
         if !self.loaded || self.loading.is_some() || size.0 == 0 || size.1 == 0 {
             return None;
         }
-        let top = self.top(size, look).0;
+        let first = self.top(size, look);
+        let top = first.0;
         if top < MARGIN && !self.fetch_failed && (!self.at_start || self.missing_before > 0) {
             return Some(Direction::Older);
         }
-        (!self.at_end && top + size.1 + MARGIN > self.items.len()).then_some(Direction::Newer)
+        let last = || self.forward_from(first, size.1, size.0, look).0;
+        (!self.at_end && last() + MARGIN > self.items.len()).then_some(Direction::Newer)
     }
 
     // Moving.
@@ -340,7 +353,9 @@ impl Timeline {
             let (first, last) = (self.top(size, look).0, self.last_visible(size, look).unwrap_or(0));
             if index < first || index > last {
                 let near = index.clamp(first.min(last), last);
-                if let Some(item) = self.items.get(near) {
+                let seen = |at: &usize| self.items.get(*at).is_some_and(|item| selectable(item));
+                let nearest = (near..=last).find(seen).or_else(|| (first..near).rev().find(seen));
+                if let Some(item) = nearest.and_then(|at| self.items.get(at)) {
                     self.selected = Some(item.key);
                 }
             }
@@ -451,9 +466,9 @@ pub fn text_size(area: Rect) -> (usize, usize) {
     (usize::from(area.width.saturating_sub(2)), usize::from(area.height))
 }
 
-/// A message, not a line about something that happened.
+/// A message, not a line about something that happened, nor one that stands for many.
 pub fn selectable(item: &TimelineItem) -> bool {
-    !matches!(item.body, Body::System(_))
+    !matches!(item.body, Body::System(_)) && !unreadable(&item.body)
 }
 
 /// Replies are shown in their thread, their root in both.

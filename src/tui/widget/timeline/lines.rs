@@ -71,7 +71,14 @@ impl Block {
     ) -> Self {
         let theme = look.theme;
         let mut block = Self { cells, ..Self::default() };
-        let new_day = before.is_none_or(|before| !time::same_day(before.at, item.at, look.tz));
+        // A thousand rows from before one came are one line, without their days and senders.
+        if unreadable(&item.body) {
+            if before.is_none_or(|before| before.body != item.body) {
+                block.body = Some(cache.get(item, cells, look));
+            }
+            return block;
+        }
+        let new_day = before.is_none_or(|before| unreadable(&before.body) || !time::same_day(before.at, item.at, look.tz));
         if new_day {
             block.before.push(titled_rule(&time::day(item.at, look.tz), cells, theme, theme.dim()));
         }
@@ -137,6 +144,11 @@ impl Block {
             self.after.push(Line::from(Span::styled(text.slice(range).into_string(), style)));
         }
     }
+}
+
+/// Nobody with this device will ever read it.
+pub const fn unreadable(body: &Body) -> bool {
+    matches!(body, Body::BeforeJoin | Body::BeforeDevice)
 }
 
 /// `──────── Fri 20 Nov 2026 ────────`
