@@ -157,8 +157,13 @@ impl Layers {
 impl Layer {
     /// One file, checked.
     fn file(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(unreadable(path))?;
         let name = path.display().to_string();
+        let text = String::from_utf8(std::fs::read(path).map_err(unreadable(path))?).map_err(|error| {
+            let good = error.utf8_error().valid_up_to();
+            let before = String::from_utf8_lossy(error.as_bytes().get(..good).unwrap_or_default());
+            let (line, column) = position(&before, good);
+            ConfigError::Syntax { path: name.clone(), line, column, message: "is not UTF-8 text from here on".to_owned() }
+        })?;
         let place = |error: toml::de::Error| {
             let (line, column) = position(&text, error.span().unwrap_or(0..0).start);
             ConfigError::Syntax { path: name.clone(), line, column, message: in_words(error.message()) }
@@ -250,6 +255,8 @@ fn in_words(message: &str) -> String {
         let wrong = names.next().unwrap_or_default();
         return unknown_key(wrong, &names.collect::<Vec<_>>());
     }
+    let table = message.split_once("expected struct ").map(|(before, _)| format!("{before}expected a table"));
+    let message = table.as_deref().unwrap_or(message);
     // A database's URL in the place of its table, say.
     match message.split_once("string \"").and_then(|(before, rest)| Some((before, rest.rsplit_once('"')?))) {
         Some((before, (value, after))) if value.contains("://") || value.contains('@') => format!("{before}string \"…\"{after}"),
@@ -371,10 +378,16 @@ mod tests {
         let (_dir, sources) = with_file("[server]\nname = \"x\"\n[server.database]\npool_size = 1\n");
         let error = Config::load(&sources).unwrap_err().to_string();
         assert!(error.ends_with("chat.toml:4:13: server.database.pool_size: is 1, must be between 2 and 1000"), "{error}");
-        for name in ["", " ", "a\\u001bb", &"x".repeat(65)] {
+        for name in ["", " ", "\\u200B", "a\\u001bb", "a\\u202Eb", &"x".repeat(65)] {
             let error = Config::load(&with_file(&format!("[server]\nname = \"{name}\"\n")).1).unwrap_err().to_string();
             assert!(error.contains(":2:8: server.name: is 1 to 64 characters"), "{name}: {error}");
         }
+        let error = Config::load(&with_file("server = 1\n").1).unwrap_err().to_string();
+        assert!(error.ends_with("chat.toml:1:10: invalid type: integer `1`, expected a table"), "{error}");
+        let (dir, sources) = with_file("");
+        std::fs::write(dir.path().join("chat.toml"), b"[server]\nname = \"\xC3\xA4\xFF\"\n").unwrap();
+        let error = Config::load(&sources).unwrap_err().to_string();
+        assert!(error.ends_with("chat.toml:2:10: is not UTF-8 text from here on"), "{error}");
         let (_dir, sources) = with_file("[server\n");
         assert!(Config::load(&sources).unwrap_err().to_string().contains(":1:"));
         let (_dir, mut sources) = with_file("");

@@ -14,6 +14,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::protocol::auth::Registration;
 use crate::protocol::limits::{self, SERVER_NAME_MAX};
+use crate::protocol::text::{is_acting, is_blank};
 
 use load::Layers;
 
@@ -259,11 +260,11 @@ impl Config {
             let message = format!("`{}` is not an address and a port, such as 127.0.0.1:8008", server.listen);
             return Err(ConfigError::value("server.listen", message));
         }
-        if server.name.trim().is_empty()
+        if server.name.chars().all(is_blank)
             || server.name.chars().count() > SERVER_NAME_MAX
-            || server.name.chars().any(char::is_control)
+            || server.name.chars().any(is_acting)
         {
-            let message = format!("is 1 to {SERVER_NAME_MAX} characters, none of them a control character");
+            let message = format!("is 1 to {SERVER_NAME_MAX} characters to be seen, none of them a control character");
             return Err(ConfigError::value("server.name", message));
         }
         if !is_filter(&server.log.level) {

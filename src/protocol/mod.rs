@@ -15,6 +15,7 @@ pub mod keys;
 pub mod limits;
 pub mod messages;
 pub mod streams;
+pub mod text;
 pub mod users;
 
 /// The version of this contract, answered by `GET /api/v1/auth/config`.

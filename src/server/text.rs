@@ -1,6 +1,8 @@
 //! Names, topics and other text that people wrote and other people will read: within its limit, and nothing in it that could
 //! act on a terminal or turn a line around. Clients clean what they draw all the same; this keeps the stored text honest.
 
+use crate::protocol::text::{is_acting, is_blank};
+
 use super::error::{ApiError, ApiResult};
 
 /// A line that must say something.
@@ -61,17 +63,6 @@ fn check(field: &str, text: &str, max: usize, allowed: impl Fn(char) -> bool) ->
         Some(c) => Err(ApiError::validation(field, format!("must not contain the control character U+{:04X}", u32::from(c)))),
         None => Ok(()),
     }
-}
-
-/// C0, DEL and C1; line and paragraph separators; bidirectional embeddings, overrides and isolates.
-fn is_acting(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
-}
-
-/// Nothing to see: white space, and characters of no width.
-fn is_blank(c: char) -> bool {
-    c.is_whitespace()
-        || matches!(c, '\u{AD}' | '\u{34F}' | '\u{115F}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{FFA0}' | '\u{200B}'..='\u{200F}' | '\u{2060}'..='\u{2064}' | '\u{FEFF}')
 }
 
 #[cfg(test)]
