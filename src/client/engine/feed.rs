@@ -33,13 +33,16 @@ pub(super) struct LogFeed {
     /// It was never fetched, or has to be looked at again.
     wanted: bool,
     asked: bool,
+    /// Up to where the log was verified when it was asked for.
+    asked_after: Option<u64>,
     pending: BTreeMap<u64, Pending>,
     /// Questions in a row that brought nothing, and when to ask again, milliseconds.
     failures: u32,
     not_before: u64,
     /// Since when, and how many ops of members were judged.
     judged: (u64, u32),
-    /// The server shows another beginning than the one that was told: nothing waits for this log.
+    /// The server shows another beginning than the one that was told, or an earlier end than was verified: nothing waits for this
+    /// log, and nothing is sent.
     disputed: bool,
     /// Lists that were asked for and did not help.
     tried: BTreeSet<(UserId, [u8; 32], u64, bool)>,
@@ -67,9 +70,9 @@ impl LogFeed {
         Self { head, ..Self::default() }
     }
 
-    /// Of a log of which two beginnings are known, when the client ended.
-    pub(super) fn in_dispute() -> Self {
-        Self { disputed: true, ..Self::default() }
+    /// It was in dispute when the client ended; the server may show it otherwise by now.
+    pub(super) const fn stay_disputed(&mut self) {
+        (self.disputed, self.wanted) = (true, true);
     }
 
     pub(super) const fn is_disputed(&self) -> bool {
@@ -173,6 +176,13 @@ impl Engine {
         self.logs.get(&log_id).is_some_and(|state| state.log.epoch() >= seq)
     }
 
+    /// All logs have to be looked at again.
+    pub(super) fn look_at_logs(&mut self) {
+        for log_id in self.logs.keys() {
+            self.feeds.entry(*log_id).or_default().wanted = true;
+        }
+    }
+
     /// Whether it is worth waiting for more of a log.
     pub(super) fn may_advance(&self, log_id: LogId) -> bool {
         self.logs.get(&log_id).is_none_or(|state| state.status == LogStatus::Good)
@@ -204,6 +214,7 @@ impl Engine {
                 continue;
             }
             feed.asked = true;
+            feed.asked_after = epoch;
             feed.wanted = false;
             asks.push((*log_id, epoch));
         }
@@ -240,9 +251,14 @@ impl Engine {
         let epoch = |engine: &Self| engine.logs.get(&log_id).map(|state| state.log.epoch());
         let (before, feed) = (epoch(self), self.feed(log_id));
         feed.asked = false;
+        let verified = feed.asked_after.take();
         let fruitless = match answer {
             Ok(page) => {
+                let shown = page.head_seq;
                 self.take_ops(cx, log_id, page)?;
+                if let Some(verified) = verified {
+                    self.compare_ends(cx, log_id, verified, shown)?;
+                }
                 let (after, awaited) = (epoch(self), self.is_log_awaited(log_id));
                 let (next, feed) = (after.map_or(0, |epoch| epoch + 1), self.feed(log_id));
                 after == before && (feed.head >= next || awaited) && !feed.pending.contains_key(&next)

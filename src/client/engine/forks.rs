@@ -14,10 +14,13 @@ use super::{Cx, Engine};
 impl Engine {
     /// Why the log of a channel is stopped: empty while it runs.
     pub(super) fn forks(&self, cx: &Cx<'_>, channel_id: ChannelId) -> Result<Result<Vec<Fork>, Problem>, StoreError> {
+        let disputed = self.places.channels.get(&channel_id).is_some_and(|channel| self.is_disputed(channel));
         let Some(state) = self.log_of(channel_id) else {
-            let disputed = self.places.channels.get(&channel_id).is_some_and(|channel| self.is_disputed(channel));
             return Ok(Err(if disputed { disputed_beginning() } else { unknown() }));
         };
+        if disputed && !state.log.is_stopped() {
+            return Ok(Err(lost_end()));
+        }
         let mut forks = Vec::new();
         for conflict in state.log.conflicts() {
             let at = key(&[state.log.id(), &conflict.seq.to_be_bytes()]);
@@ -96,6 +99,15 @@ fn disputed_beginning() -> Problem {
         "This channel's list of members begins in two different ways: as you were told, and as the server shows it.",
     )
     .hint("Ask who added you, by another way than this server. If it stays so, make a new channel: nobody can decide it here.")
+}
+
+fn lost_end() -> Problem {
+    Problem::new(
+        ProblemKind::Crypto,
+        "The server does not have the last changes of this channel's list of members any more: it was restored from an older \
+         backup, or hides them.",
+    )
+    .hint("They are not undone on its word. Ask whoever runs the server for a newer backup, or go on in a new place.")
 }
 
 fn unknown() -> Problem {

@@ -14,6 +14,7 @@ use crate::protocol::ids::{ChannelId, DeviceAddr, LogId, UserId};
 use crate::protocol::messages::{Row, Send};
 
 use super::db::{Db, addr_key, addr_of, damaged, key, unpack};
+use super::feed::LogFeed;
 use super::held::{HeldFrame, channel_key};
 use super::membership::LogStatus;
 use super::outbox::{RowSend, Sealed};
@@ -240,7 +241,7 @@ impl Engine {
             return Ok(Sealed::Waiting);
         }
         let Some(state) = self.logs.get(&log_id) else { return Ok(Sealed::Waiting) };
-        if state.status == LogStatus::Stopped {
+        if state.status == LogStatus::Stopped || self.feeds.get(&log_id).is_some_and(LogFeed::is_disputed) {
             return Ok(Sealed::Waiting);
         }
         if state.log.member(self.me_id().as_bytes()).is_none() {

@@ -60,7 +60,7 @@ pub(super) fn open(store: &dyn Store) -> Result<(ById<LogState>, ById<LogFeed>),
     }
     for (at, _) in db.scan(Table::Account, DISPUTED, usize::MAX)? {
         if let Some(Ok(id)) = at.get(DISPUTED.len()..).map(<[u8; 16]>::try_from) {
-            feeds.insert(LogId::from_bytes(id), LogFeed::in_dispute());
+            feeds.entry(LogId::from_bytes(id)).or_default().stay_disputed();
         }
     }
     Ok((logs, feeds))
@@ -150,7 +150,7 @@ impl Engine {
                     moved = true;
                     self.feed(log_id).applied(next);
                     if next == 0 {
-                        self.settle_beginning(cx, log_id);
+                        self.settle_log(cx, log_id);
                     }
                     let at = cx.now.as_unix_ms().to_be_bytes();
                     cx.db.put(Table::LogOps, key(&[log_id.as_bytes(), &next.to_be_bytes()]), [&at[..], &op].concat());

@@ -23,6 +23,7 @@ impl Engine {
         cx.db.save(Table::Account, *b"inbox", &0u64)?;
         self.sync.snapshot = false;
         cx.db.delete(Table::Account, *b"snapshot");
+        self.look_at_logs();
         let streams: Vec<(StreamId, u64)> = self.sync.cursors.iter().map(|(stream, seq)| (*stream, *seq)).collect();
         for (stream, seq) in streams {
             let channel_id = ChannelId(stream.0);

@@ -23,7 +23,8 @@ fn told_key(log_id: LogId) -> Vec<u8> {
     key(&[b"told/", log_id.as_bytes()])
 }
 
-/// In [`Table::Account`], before the id of a log of which the server shows another beginning than the pinned one.
+/// In [`Table::Account`], before the id of a log of which the server shows another beginning than the pinned one, or an earlier end
+/// than the verified one.
 pub(super) const DISPUTED: &[u8] = b"disputed/";
 
 pub(super) fn pin_key(log_id: LogId) -> Vec<u8> {
@@ -163,15 +164,35 @@ impl Engine {
         Ok(true)
     }
 
-    /// The log began as it was told.
-    pub(super) fn settle_beginning(&mut self, cx: &mut Cx<'_>, log_id: LogId) {
+    /// Whether the server still shows all that it showed before. A database that was restored has lost the last changes, or they
+    /// are hidden: what is written here has their epoch, and the server refuses it. They are not undone on the server's word, since a
+    /// removal may be among them.
+    pub(super) fn compare_ends(&mut self, cx: &mut Cx<'_>, log_id: LogId, verified: u64, shown: u64) -> Result<(), StoreError> {
+        if shown >= verified {
+            self.settle_log(cx, log_id);
+            return Ok(());
+        }
+        if self.feed(log_id).dispute(true) {
+            self.places.dirty = true;
+            cx.db.put(Table::Account, key(&[DISPUTED, log_id.as_bytes()]), []);
+        }
+        let lost = verified - shown;
+        let changes = if lost == 1 { "the last change".to_owned() } else { format!("the last {lost} changes") };
+        let text = format!("The server does not have {changes} of this list of members any more.");
+        let hint = "It was restored from an older backup, or hides them; nothing is sent until it shows them. Ask whoever runs the \
+                    server for a newer backup, or go on in a new place.";
+        self.warn(cx, Concern::Log(log_id), b"shorter", &shown.to_be_bytes(), text, hint)
+    }
+
+    /// The server shows the log as it is known.
+    pub(super) fn settle_log(&mut self, cx: &mut Cx<'_>, log_id: LogId) {
         if self.feed(log_id).dispute(false) {
             cx.db.delete(Table::Account, key(&[DISPUTED, log_id.as_bytes()]));
             self.places.dirty = true;
         }
     }
 
-    /// Whether two beginnings are known of the log that rules a channel.
+    /// Whether the server shows the log that rules a channel otherwise than it is known.
     pub(super) fn is_disputed(&self, channel: &Channel) -> bool {
         let log = self.places.states.get(&channel.id).and_then(|state| state.log).or(channel.log_id);
         log.is_some_and(|log_id| self.feeds.get(&log_id).is_some_and(LogFeed::is_disputed))

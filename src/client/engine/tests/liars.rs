@@ -610,3 +610,44 @@ fn rows_that_name_a_change_of_members_that_there_is_not_are_shown_after_a_while(
     world.settle();
     assert_eq!(world.agreed(channel, &[0, 1]).len(), 3);
 }
+
+#[test]
+fn changes_of_members_that_the_server_has_lost_are_told_and_nothing_is_sent_until_it_shows_them() {
+    let (mut world, community_id, channel) = World::shared(&["ana", "bo"]);
+    world.say(0, channel, "before");
+    world.settle();
+    let backup = world.server.clone();
+    world.ask(0, Command::CreateInvite { community_id, max_uses: None, expires_in_s: None }).unwrap();
+    world.settle();
+    let newer = world.server.clone();
+    let restore = |world: &mut World, mut server: Server, epoch: u128| {
+        (server.now, server.epoch) = (world.server.now, EpochId(uuid::Uuid::from_u128(epoch)));
+        world.server = server;
+        world.server.online.clear();
+        for who in [0, 1] {
+            world.disconnect(who);
+            world.connect(who);
+        }
+        world.settle();
+    };
+    restore(&mut world, backup, 2);
+    let lost = |world: &mut World, who| {
+        warnings(world, who, channel).into_iter().filter(|text| text.contains("does not have the last change")).count()
+    };
+    for who in [0, 1] {
+        assert_eq!(world.node(who, channel).blocked, Some(SendBlock::LogStopped), "{who}");
+        assert_eq!(lost(&mut world, who), 1, "{who}");
+    }
+    let Err(problem) = world.ask(0, Command::ShowForks { channel_id: channel }) else { panic!("there is nothing to choose") };
+    assert_eq!(problem.kind, ProblemKind::Crypto);
+    world.say(0, channel, "kept");
+    world.settle();
+    world.restart(0);
+    world.connect(0);
+    world.settle();
+    assert_eq!((world.tree(0).waiting, lost(&mut world, 0)), (1, 1), "it waits, and it is said once");
+
+    restore(&mut world, newer, 3);
+    assert_eq!(world.node(0, channel).blocked, None);
+    assert_eq!(world.agreed(channel, &[0, 1]), ["before", "kept"]);
+}
