@@ -28,7 +28,7 @@ bench-server: deps  ## the server under load beside pgbench and a bare fan-out, 
 	$${CARGO_TARGET_DIR:-target}/release/chat load --control $${CARGO_TARGET_DIR:-target}/release/examples/control
 
 torture: deps       ## twenty senders while the server is killed every few seconds, for a minute
-	CHAT_TORTURE_SECONDS=60 $(CARGO) test --release --test it torture -- --nocapture
+	CHAT_TORTURE_SECONDS=60 $(CARGO) test --test it torture -- --nocapture
 
 deps:
 	@.ci/deps
