@@ -253,6 +253,26 @@ async fn a_frame_that_cannot_be_read_does_not_end_the_line() {
 }
 
 #[tokio::test]
+async fn what_comes_instead_of_ready_and_cannot_be_read_is_said_at_once() {
+    let long = "x".repeat(5 * 1024 * 1024);
+    for garbage in ["{", "{\"type\":\"ready\"}", long.as_str()] {
+        let garbage = garbage.to_owned();
+        let url = socket(move |mut script| {
+            let garbage = garbage.clone();
+            async move {
+                script.frame().await;
+                // The client may have gone before all of it was sent.
+                let _ = script.socket.send(Message::text(garbage)).await;
+                script.frame().await;
+            }
+        })
+        .await;
+        let error = timeout(SOON, net(url, Encoding::Json).connect("token".into())).await.unwrap().unwrap_err();
+        assert!(format!("{error:?}").contains("it answers, but what it says cannot be read"), "{error:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_ping_measures_the_round_trip() {
     let url = socket(|mut script| async move {
         script.authenticate().await;

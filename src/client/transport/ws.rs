@@ -114,6 +114,8 @@ async fn handshake(
                 return Err(ConnectError::Refused { code: error.code, message: error.message });
             }
             Read::Frame(_) | Read::Nothing => {}
+            // Nothing else comes before `ready`, so nothing would come any more.
+            Read::Garbled(why) => return Err(TransportError::new(Failure::NotChat, why).into()),
             Read::Closed(close) => return Err(ConnectError::Closed(close)),
         }
     }
@@ -157,7 +159,7 @@ async fn read_loop(
         let incoming = match timeout(SILENCE, read(&mut stream, encoding)).await {
             Err(_) => return Close::Broken("the server fell silent".into()),
             Ok(Read::Closed(close)) => return close,
-            Ok(Read::Nothing) => continue,
+            Ok(Read::Nothing | Read::Garbled(_)) => continue,
             Ok(Read::Frame(ServerFrame::Pong { t })) => {
                 Incoming::Latency(u32::try_from(elapsed_ms(clock).saturating_sub(t)).unwrap_or(u32::MAX))
             }
@@ -171,8 +173,10 @@ async fn read_loop(
 
 enum Read {
     Frame(ServerFrame),
-    /// A ping, or a frame that we cannot read: a newer server, or a bug of its. Its loss shows as a gap, which is fetched.
+    /// A ping.
     Nothing,
+    /// A frame that we cannot read: a bug of the server. Its loss shows as a gap, which is fetched.
+    Garbled(String),
     Closed(Close),
 }
 
@@ -193,7 +197,7 @@ async fn read(stream: &mut (impl Stream<Item = Result<Message, tungstenite::Erro
         Ok(frame) => Read::Frame(frame),
         Err(error) => {
             tracing::warn!(bytes = bytes.len(), error = %error, "a frame of the server cannot be read");
-            Read::Nothing
+            Read::Garbled(unreadable(&error))
         }
     }
 }
@@ -226,6 +230,11 @@ fn classify(error: &tungstenite::Error) -> TransportError {
         tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => {
             TransportError::new(Failure::Unreachable, "the connection ended")
         }
+        tungstenite::Error::Utf8(_) | tungstenite::Error::Capacity(_) => TransportError::new(Failure::NotChat, unreadable(error)),
         other => TransportError::new(Failure::Unreachable, other.to_string()),
     }
+}
+
+fn unreadable(error: &dyn std::fmt::Display) -> String {
+    format!("it answers, but what it says cannot be read: {error}")
 }
