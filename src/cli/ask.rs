@@ -81,9 +81,13 @@ pub fn new_secret(globals: &Globals, question: &str, otherwise: &str) -> Result<
 /// When it cannot be read.
 pub fn secret_file(path: &Path) -> Result<SecretText, Problem> {
     let read = if path == Path::new("-") { read_secret(io::stdin().lock()) } else { File::open(path).and_then(read_secret) };
+    let name = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
     read.map_err(|error| {
-        Problem::new(ProblemKind::Usage, format!("cannot read {}: {error}", path.display()))
-            .hint("The first line of the file is the secret.")
+        let what = match error.kind() {
+            io::ErrorKind::InvalidData => format!("{name} is not UTF-8 text"),
+            _ => format!("cannot read {name}: {error}"),
+        };
+        Problem::new(ProblemKind::Usage, what).hint("The first line of the file is the secret.")
     })
 }
 

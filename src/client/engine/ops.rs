@@ -322,6 +322,11 @@ impl Engine {
                 };
                 let key = secret.as_ref().map(|secret| &secret.key);
                 state.log.sign_join(&signer, keys.device.identity(), key, now).map_err(|error| match error {
+                    crate::crypto::Error::Rejected if secret.is_none() => Problem::new(
+                        ProblemKind::Permission,
+                        "This link has no secret half (what follows the #), and without it nobody can join here.",
+                    )
+                    .hint("Ask for the whole link; if you are banned, an admin can lift that."),
                     crate::crypto::Error::Rejected => Problem::new(
                         ProblemKind::Permission,
                         "This invite cannot be used: it is expired, used up or withdrawn, or you are banned.",
