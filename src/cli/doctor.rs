@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use clap::Args;
+use rustix::fs::{Access, access};
 use serde_json::json;
 
 use super::print::{Printer, Style};
@@ -148,6 +149,7 @@ async fn examine(globals: &Globals) -> Vec<Finding> {
             return findings;
         }
     };
+    findings.extend([Some(profile.data.as_path()), profile.log.parent()].into_iter().flatten().map(writable));
     let account = match profile.require_account() {
         Ok(account) => account,
         Err(problem) => {
@@ -157,6 +159,9 @@ async fn examine(globals: &Globals) -> Vec<Finding> {
             return findings;
         }
     };
+    if account.logged_out {
+        findings.push(Finding::warning("login", "nobody is logged in", "Run `chat login`; the history is kept."));
+    }
     findings.push(Finding::ok("profile", format!("{} at {} ({})", account.username, account.server, profile.data.display())));
     for path in [profile.data.clone(), profile.key(), profile.store()] {
         findings.push(private(&path));
@@ -182,6 +187,20 @@ async fn examine(globals: &Globals) -> Vec<Finding> {
         Err(problem) => findings.push(Finding::of("server", Verdict::Bad, &problem)),
     }
     findings
+}
+
+/// Whether a directory can be written to, or made.
+fn writable(path: &Path) -> Finding {
+    let check = "directory";
+    let place = path.ancestors().find(|place| place.symlink_metadata().is_ok()).unwrap_or(path);
+    let hint = "Set HOME, or CHAT_DATA_DIR and CHAT_STATE_DIR, to directories of your own.";
+    if !place.is_dir() {
+        return Finding::bad(check, format!("{}: {} is no directory", path.display(), place.display()), hint);
+    }
+    match access(place, Access::WRITE_OK | Access::EXEC_OK) {
+        Ok(()) => Finding::ok(check, format!("{} can be written to", path.display())),
+        Err(error) => Finding::bad(check, format!("{} cannot be written to: {error}", place.display()), hint),
+    }
 }
 
 fn private(path: &Path) -> Finding {

@@ -162,7 +162,7 @@ pub async fn begin(
     let mut out = Printer::new(globals);
     if let (Err(_), Some(code)) = (&begun, recovery) {
         // The account exists now: its only way back must not be lost with the error.
-        out.say(format!("The account was made. Recovery code, shown once: {}", code.0))?;
+        out.say(format!("The account was made; `chat login` goes on with it. Recovery code, shown once: {}", code.0))?;
         out.flush()?;
     }
     let begun = begun?;

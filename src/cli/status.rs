@@ -25,11 +25,15 @@ pub fn run(globals: &Globals) -> Result<(), Stop> {
             if out.is_json() {
                 out.object(
                     "status",
-                    json!({ "profile": profile.name, "server": account.server, "username": account.username, "user_id": account.user_id, "running": false }),
+                    json!({ "profile": profile.name, "server": account.server, "username": account.username, "user_id": account.user_id, "running": false, "logged_in": !account.logged_out }),
                 )?;
             } else {
                 out.say(format!("{} at {} (profile {})", account.username, account.server, profile.name))?;
-                out.say("no client is running")?;
+                out.say(if account.logged_out {
+                    "nobody is logged in; `chat login` goes on with it"
+                } else {
+                    "no client is running"
+                })?;
             }
             return Ok(out.flush()?);
         };
@@ -48,6 +52,7 @@ pub fn run(globals: &Globals) -> Result<(), Stop> {
                     "device_id": session.account.device_id,
                     "fingerprint": session.account.fingerprint,
                     "running": true,
+                    "logged_in": !matches!(session.connection, Connection::LoggedOut { .. }),
                     "pid": session.client.owner_pid(),
                     "connection": word,
                     "unread": unread,

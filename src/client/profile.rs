@@ -97,6 +97,9 @@ pub struct AccountFile {
     pub server: String,
     pub username: String,
     pub user_id: UserId,
+    /// Since `chat logout`, until the next login.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub logged_out: bool,
 }
 
 impl Profile {
@@ -288,8 +291,13 @@ mod tests {
         profile.create().unwrap();
         assert_eq!(fs::metadata(&profile.data).unwrap().mode() & 0o777, 0o700);
         assert_eq!(profile.account().unwrap(), None);
-        let account =
-            AccountFile { v: 1, server: "https://x".into(), username: "ana".into(), user_id: UserId::from_bytes([1; 16]) };
+        let account = AccountFile {
+            v: 1,
+            server: "https://x".into(),
+            username: "ana".into(),
+            user_id: UserId::from_bytes([1; 16]),
+            logged_out: false,
+        };
         profile.save_account(&account).unwrap();
         assert_eq!(profile.account().unwrap(), Some(account));
         assert_eq!(fs::metadata(profile.data.join(ACCOUNT_FILE)).unwrap().mode() & 0o777, 0o600);

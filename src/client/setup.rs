@@ -77,6 +77,10 @@ impl Server {
     async fn ask_what_it_is(url: ServerUrl, transport: Arc<dyn Transport>, settings: Settings) -> Result<Self, Problem> {
         let call = Call { method: Method::Get, path: "/auth/config".to_owned(), body: None, bearer: None };
         let answer = transport.http(call).await.map_err(|error| error.problem(url.origin()))?;
+        // It is one, and says to come back later.
+        if matches!(answer.status, 429 | 503) {
+            return Err(parse::<AuthConfig>(&url, &answer).err().unwrap_or_else(|| busy(&url)));
+        }
         let config: AuthConfig =
             if answer.status == 200 { serde_json::from_slice(&answer.body).ok() } else { None }.ok_or_else(|| {
                 let what = if answer.status == 200 {
@@ -118,7 +122,7 @@ impl Server {
             invite_code: invite_code.cloned(),
         };
         let answer: LoggedIn = self.call(Method::Post, "/auth/register", Some(&request), None).await?;
-        self.new_login(answer)
+        self.new_login(answer, username)
     }
 
     /// Logs in.
@@ -136,7 +140,7 @@ impl Server {
         }
         let request = Login { username: username.to_owned(), password: password.clone(), totp_code: totp_code.cloned() };
         let answer: LoggedIn = self.call(Method::Post, "/auth/login", Some(&request), None).await?;
-        self.new_login(answer)
+        self.new_login(answer, username)
     }
 
     /// A new password for an account whose old one is lost. Every login of the account ends, and the answer brings the code that
@@ -154,7 +158,7 @@ impl Server {
         let request =
             Recover { username: username.to_owned(), recovery_code: recovery_code.clone(), new_password: new_password.clone() };
         match self.call::<_, LoggedIn>(Method::Post, "/auth/recover", Some(&request), None).await {
-            Ok(answer) => self.new_login(answer),
+            Ok(answer) => self.new_login(answer, username),
             Err(problem) if problem == wrong_password() => {
                 Err(Problem::new(ProblemKind::Auth, "wrong username or recovery code")
                     .hint("The code is the newest that was shown: each use brings another one. Nothing was changed."))
@@ -172,8 +176,16 @@ impl Server {
         }
     }
 
-    fn new_login(&self, answer: LoggedIn) -> Result<NewLogin, Problem> {
+    fn new_login(&self, answer: LoggedIn, username: &str) -> Result<NewLogin, Problem> {
         let LoggedIn { user, tokens, recovery_code } = answer;
+        // The name stands in the profile and on the screen: no server chooses it.
+        if !user.username.eq_ignore_ascii_case(username) {
+            return Err(Problem::new(
+                ProblemKind::Failed,
+                format!("{} answered for another username than `{username}`", self.url),
+            )
+            .hint("Nothing was set up here. Ask whoever runs the server."));
+        }
         let record = SessionRecord::new(user, self.url.origin().to_owned(), self.config.name.clone(), device_name(), tokens)
             .map_err(|what| Problem::new(ProblemKind::Network, format!("{} is not a chat server: {what}", self.url)))?;
         Ok(NewLogin { record, recovery_code, server: self.url.clone(), settings: self.settings })
@@ -221,6 +233,7 @@ impl Server {
             server: server.origin().to_owned(),
             username: record.user.username.clone(),
             user_id: record.user.id,
+            logged_out: false,
         };
         let place = profile.clone();
         let passphrase = spawn_blocking(move || {
@@ -276,6 +289,7 @@ pub async fn log_in_again(profile: &Profile, password: &SecretText, settings: Se
     let account = profile.require_account()?;
     let login = Server::probe(&account.server, settings).await?.log_in(&account.username, password, None).await?;
     same_account(profile, &account, &login)?;
+    note_login(profile, account, true)?;
     Ok(login.record)
 }
 
@@ -305,7 +319,23 @@ pub async fn resume(profile: &Profile, key: StoreKey, login: NewLogin) -> Result
     })
     .await
     .map_err(|error| Problem::new(ProblemKind::Failed, error.to_string()))??;
+    note_login(profile, account, true)?;
     Client::open_locked(profile, lock, key, login.settings).await
+}
+
+/// Nobody is logged in with the profile any more: whoever asks while its store is locked hears so.
+///
+/// # Errors
+/// When there is no account, or the disk refuses.
+pub fn note_logout(profile: &Profile) -> Result<(), Problem> {
+    note_login(profile, profile.require_account()?, false)
+}
+
+fn note_login(profile: &Profile, account: AccountFile, logged_in: bool) -> Result<(), Problem> {
+    if account.logged_out != logged_in {
+        return Ok(());
+    }
+    profile.save_account(&AccountFile { logged_out: !logged_in, ..account })
 }
 
 /// Waits until the engine has a device that the server knows, and gives back what it said on the way.
@@ -350,8 +380,14 @@ fn parse<T: DeserializeOwned>(server: &ServerUrl, answer: &Answer) -> Result<T, 
     }
     match serde_json::from_slice::<ErrorBody>(&answer.body) {
         Ok(body) => Err(refusal(body.error)),
+        Err(_) if matches!(answer.status, 429 | 503) => Err(busy(server)),
         Err(_) => Err(not_chat(&format!("HTTP {}", answer.status))),
     }
+}
+
+/// Something in front of the server says so, in words of its own.
+fn busy(server: &ServerUrl) -> Problem {
+    Problem::new(ProblemKind::RateLimited, format!("{server} takes no more requests now")).hint("Wait a moment and try again.")
 }
 
 /// What the server refused, in words for the person who asked.
@@ -362,7 +398,7 @@ fn refusal(error: ErrorInfo) -> Problem {
         ErrorCode::TotpRequired => Problem::new(ProblemKind::Auth, "this account wants a code from your authenticator")
             .hint("Give the six digits, or one of your backup codes."),
         ErrorCode::UsernameTaken => Problem::new(ProblemKind::Usage, message)
-            .hint("Choose another one. Names that look alike count as the same, so that nobody can pose as somebody else."),
+            .hint("Choose another one; if it is yours, `chat login` goes on with it. Names that look alike count as the same, so that nobody can pose as somebody else."),
         ErrorCode::Validation | ErrorCode::InvalidRequest | ErrorCode::UnknownField | ErrorCode::TooLarge => {
             Problem::new(ProblemKind::Usage, message)
         }
@@ -484,6 +520,31 @@ mod tests {
             let Server { url, transport, settings, .. } = server;
             let probed = Server::ask_what_it_is(url, transport, settings).await;
             assert!(probed.is_err_and(|problem| problem.text.raw().contains("is not a chat server")));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_too_busy_to_say_what_it_is_is_a_chat_server() {
+        let body = serde_json::json!({"error": {"code": "rate_limited", "message": "too many requests", "details": {"retry_after_ms": 1500}}});
+        for (body, hint) in [(body, "Try again in 2 s."), (serde_json::json!("slow down"), "Wait a moment and try again.")] {
+            let (Server { url, transport, settings, .. }, _serving) = against(429, body).await;
+            let problem = Server::ask_what_it_is(url, transport, settings).await.err().unwrap();
+            assert_eq!((problem.kind, problem.hint.as_str()), (ProblemKind::RateLimited, hint));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_answers_for_another_name_is_refused() {
+        let answer = serde_json::json!({
+            "user": {"id": "01912d68-783e-7a03-8467-5661c1243ad4", "username": "ana\u{1b}[31m", "created_at": "2026-11-21T09:00:00.000Z"},
+            "access_token": "a", "access_expires_at": "2026-11-21T09:00:00.000Z",
+            "refresh_token": "r", "refresh_expires_at": "2026-11-21T09:00:00.000Z",
+        });
+        let (server, _serving) = against(200, answer).await;
+        let password = SecretText::from("long enough");
+        for refused in [server.register("ana", &password, None, None).await, server.log_in("ana", &password, None).await] {
+            let problem = refused.unwrap_err();
+            assert!(problem.text.raw().contains("another username than `ana`"), "{:?}", problem.text.raw());
         }
     }
 

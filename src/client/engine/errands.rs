@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::client::command::{Place, RequestId};
 use crate::client::event::Answer;
-use crate::client::model::{Person, Problem, ProblemKind};
+use crate::client::model::{Connection, Person, Problem, ProblemKind};
 use crate::client::store::{StoreError, Table};
 use crate::crypto::device_list::DeviceList;
 use crate::protocol::channels::{Channel, ChannelSettings};
@@ -116,6 +116,12 @@ impl Engine {
         self.ask(cx, Question::Errand(Box::new(errand)), method, path, body);
     }
 
+    /// The server has ended the session already, or nobody was logged in.
+    fn is_session_over(&self, failure: &Failure) -> bool {
+        matches!(self.connection, Connection::LoggedOut { .. })
+            || matches!(failure.code(), Some(ErrorCode::Unauthenticated | ErrorCode::TokenExpired))
+    }
+
     pub(super) fn reply(&self, cx: &mut Cx<'_>, request: Option<RequestId>, reply: Reply) {
         if let Some(request) = request {
             self.done(cx, request, reply);
@@ -126,10 +132,17 @@ impl Engine {
         let request = errand.request();
         let failed = |failure: &Failure| Err(failure.problem());
         let reply = match (errand, answer) {
-            (Errand::LogOut { .. }, _) => {
+            (Errand::LogOut { .. }, answer) => {
                 // Without an answer too: the user wants to be out, here and now.
                 cx.out.push(Output::ForgetSession);
-                Ok(Answer::Ok)
+                match answer {
+                    Err(failure) if !self.is_session_over(&failure) => Err(Problem::new(
+                        ProblemKind::Network,
+                        "logged out on this machine, but the server did not hear of it: the session there lives on",
+                    )
+                    .hint("It ends by itself when it was not used for 30 days; `chat recover` ends every session at once.")),
+                    _ => Ok(Answer::Ok),
+                }
             }
             (Errand::People { mut found, .. }, answer) => {
                 if let Ok(page) = answer.and_then(|body| body.parse::<Page<User>>().ok_or(Failure::Garbled)) {

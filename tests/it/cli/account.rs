@@ -143,8 +143,11 @@ async fn a_profile_belongs_to_one_account() {
     log_in(&Home::new(), &address, "alice").await.refused(4, &["has a device already"]);
     log_in(&home, &address, "alice").await.ok();
     home.run(&["logout"]).await.ok();
+    assert!(home.run(&["status"]).await.ok().contains("nobody is logged in"));
+    assert_eq!(home.run(&["status", "--json"]).await.objects()[0]["logged_in"], false);
     home.run(&["send", "@bob", "x"]).await.refused(4, &["chat login"]);
     log_in(&home, &address, "alice").await.ok();
+    assert_eq!(home.run(&["status", "--json"]).await.objects()[0]["logged_in"], true);
     home.run(&["channels"]).await.ok();
 }
 
@@ -195,6 +198,8 @@ async fn a_server_that_went_away_leaves_the_profile_usable() {
     home.run(&["status"]).await.ok();
     home.run(&["doctor"]).await.refused(1, &["1 of "]);
     log_in(&home, &address, "alice").await.refused(7, &["cannot reach"]);
+    home.run(&["logout"]).await.refused(7, &["lives on", "30 days"]);
+    assert!(home.run(&["status"]).await.ok().contains("nobody is logged in"));
     server.restart().await;
     home.run(&["doctor"]).await.ok();
 }

@@ -55,6 +55,16 @@ async fn without_an_account_every_command_says_how_to_get_one() {
 }
 
 #[tokio::test]
+async fn doctor_says_where_nothing_can_be_written() {
+    let home = Home::new();
+    home.write("file", "");
+    let mut command = home.command(&["doctor"]);
+    command.env("CHAT_DATA_DIR", home.path("file").join("below"));
+    let run = super::people::run(command, "").await.refused(1, &["1 of "]);
+    assert!(run.out.contains("bad     directory: ") && run.out.contains("is no directory"), "{run:?}");
+}
+
+#[tokio::test]
 async fn completions_exist_for_every_shell() {
     let home = Home::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
