@@ -297,14 +297,17 @@ pub fn report(problem: &Problem, globals: &Globals) {
 }
 
 fn report_json(problem: &Problem) {
-    let line = serde_json::json!({
+    let hint = Clean::ours(&problem.hint);
+    let mut line = serde_json::json!({
         "v": print::VERSION,
         "type": "error",
         "code": problem.kind.as_str(),
         "exit": problem.kind.exit_code(),
         "message": Clean::from_untrusted(&problem.text).as_str(),
-        "hint": Clean::ours(&problem.hint).as_str(),
     });
+    if !problem.hint.is_empty() {
+        line["hint"] = hint.as_str().into();
+    }
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 

@@ -147,14 +147,22 @@ async fn send(
         };
         return Err(away(session, channel.id).unwrap_or_else(unconfirmed).into());
     }
+    let state = if seq.is_some() { "sent" } else { "queued" };
     let mut out = Printer::new(globals);
-    if out.is_json() {
-        let state = if seq.is_some() { "sent" } else { "queued" };
-        out.object("sent", json!({ "id": id, "channel_id": channel.id, "channel": channel.full(), "seq": seq, "state": state }))?;
-    } else if !globals.quiet {
-        out.line(&[(Style::Plain, &Clean::ours(id.to_string()))])?;
-    }
-    Ok(out.flush()?)
+    let told = if out.is_json() {
+        out.object("sent", json!({ "id": id, "channel_id": channel.id, "channel": channel.full(), "seq": seq, "state": state }))
+    } else if globals.quiet {
+        Ok(())
+    } else {
+        out.line(&[(Style::Plain, &Clean::ours(id.to_string()))])
+    };
+    told.and_then(|()| out.flush()).map_err(|error| match Stop::from(error) {
+        // Whoever tries again on every failure would write it twice.
+        Stop::Problem(problem) => Problem::new(problem.kind, format!("message {id} is {state}, but {}", problem.text.raw()))
+            .hint("Do not send it again.")
+            .into(),
+        signal @ Stop::Signal(_) => signal,
+    })
 }
 
 async fn resolve(
@@ -229,7 +237,12 @@ fn block(session: &Session, channel: ChannelId) -> Option<&SendBlock> {
 
 /// Why what was written waits without end: nobody is there to read it.
 fn away(session: &Session, channel: ChannelId) -> Option<Problem> {
-    let SendBlock::Away { name, dormant, .. } = block(session, channel)? else { return None };
+    let SendBlock::Away { name, dormant, refused, .. } = block(session, channel)? else { return None };
+    if *refused {
+        let what = format!("what the server gives as the keys of {} does not hold", clean(name));
+        let hint = "The message is kept, encrypted for nobody; the next one to them looks again. Do not send it again.";
+        return Some(Problem::new(ProblemKind::Crypto, what).hint(hint));
+    }
     let what = match dormant {
         true => format!("none of {}'s devices has been there for 30 days", clean(name)),
         false => format!("no device of {} can be written to now", clean(name)),

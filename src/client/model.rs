@@ -248,6 +248,8 @@ pub enum SendBlock {
         name: Untrusted,
         /// None of them was there for 30 days; else there are no keys of them now.
         dormant: bool,
+        /// What the server gives as their keys, or as the list of their devices, does not hold.
+        refused: bool,
     },
     /// The membership log stopped.
     LogStopped,

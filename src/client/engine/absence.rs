@@ -8,6 +8,15 @@ use super::db::key;
 use super::warnings::Concern;
 use super::{Cx, Engine};
 
+/// Why nobody of a user can be written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Absence {
+    /// None of their devices was there for 30 days.
+    pub dormant: bool,
+    /// What the server gives as their keys or as their devices does not hold.
+    pub refused: bool,
+}
+
 impl Engine {
     /// Says once that a listed device gets no copy (12.1), and why: `since` tells one time from another.
     pub(super) fn show_skipped(
@@ -28,6 +37,9 @@ impl Engine {
     /// Something is written to somebody. When none of their devices could be reached, each is looked at again (`crypto.md` 5).
     pub(super) fn look_again(&mut self, cx: &mut Cx<'_>, user_id: UserId) -> Result<(), StoreError> {
         let (devices, now) = (self.devices_of(user_id), cx.now.as_unix_ms());
+        if self.lists.refused.remove(&user_id) {
+            self.lists.deviceless.remove(&user_id);
+        }
         for addr in &devices {
             if self.sessions_with(cx, *addr)?.active(now).is_some_and(|session| self.is_fresh(*addr, session)) {
                 return Ok(());
@@ -52,11 +64,13 @@ impl Engine {
 
     /// No device of somebody can be reached: whoever writes to them is told.
     pub(super) fn note_away(&mut self, cx: &Cx<'_>, user_id: UserId) -> Result<(), StoreError> {
-        let mut dormant = true;
+        let mut absence = Absence { dormant: true, refused: self.lists.refused.contains(&user_id) };
         for addr in self.devices_of(user_id) {
-            dormant &= self.peer_device(cx, addr)?.stale;
+            let peer = self.peer_device(cx, addr)?;
+            absence.dormant &= peer.stale;
+            absence.refused |= peer.refused;
         }
-        self.places.dirty |= self.sessions.away.insert(user_id, dormant) != Some(dormant);
+        self.places.dirty |= self.sessions.away.insert(user_id, absence) != Some(absence);
         Ok(())
     }
 }

@@ -40,7 +40,9 @@ pub(super) struct Lists {
     wanted: BTreeSet<UserId>,
     pub asked: BTreeSet<UserId>,
     /// Users without a device, as far as the server says.
-    deviceless: BTreeSet<UserId>,
+    pub deviceless: BTreeSet<UserId>,
+    /// Of them, whose first list does not hold.
+    pub refused: BTreeSet<UserId>,
     /// Old identities whose lists a membership log needs.
     old: BTreeSet<(UserId, [u8; 32])>,
     old_asked: bool,
@@ -265,9 +267,15 @@ impl Engine {
         self.lists.anew.remove(&user_id);
         if !self.contacts.contains_key(&user_id) {
             match Contact::first(*user_id.as_bytes(), &newest.0, &certs) {
-                Ok(contact) => self.pin_first(cx, contact)?,
+                Ok(contact) => {
+                    self.lists.refused.remove(&user_id);
+                    self.pin_first(cx, contact)?;
+                }
                 Err(error) => {
                     self.warn_of_lists(cx, user_id, error)?;
+                    if self.lists.refused.len() < WANTED_MAX {
+                        self.lists.refused.insert(user_id);
+                    }
                     return self.settle_list(cx, user_id, true);
                 }
             }

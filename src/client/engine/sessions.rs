@@ -18,6 +18,7 @@ use crate::protocol::ids::{ChannelId, DeviceAddr, DeviceId, MessageId, UserId};
 use crate::protocol::keys::{ByUser, FetchManyBundles, UserBundles};
 use crate::protocol::messages::{Send, StaleDevices};
 
+use super::absence::Absence;
 use super::db::{Db, addr_key, addr_of, damaged, key};
 use super::http::{self, Failure, Question};
 use super::io::Method;
@@ -44,6 +45,8 @@ pub(super) struct PeerDevice {
     pub dormant: bool,
     /// Dormant because its prekeys are too old: it was not there for 30 days.
     pub stale: bool,
+    /// Dormant because what the server gave as its keys does not hold.
+    pub refused: bool,
     /// The server has no prekeys of it: it is no current device.
     pub absent: bool,
     /// When its bundle was last looked at, milliseconds.
@@ -102,8 +105,8 @@ pub(super) struct Sessions {
     sets: BTreeMap<DeviceAddr, SessionSet>,
     /// Devices with [`PeerDevice::stale_generation`].
     stale: BTreeMap<DeviceAddr, u32>,
-    /// People to whom something is to be sent and of whom no device can be reached; whether all of them are dormant.
-    pub away: BTreeMap<UserId, bool>,
+    /// People to whom something is to be sent and of whom no device can be reached.
+    pub away: BTreeMap<UserId, Absence>,
     /// Users whose bundles are asked for alone: the server refused them together for the sake of one.
     alone: usize,
 }
@@ -248,7 +251,7 @@ impl Engine {
     /// A new list: what was in the way of reaching its devices may be gone.
     pub(super) fn reach_again(&mut self, cx: &mut Cx<'_>, user_id: UserId) -> Result<(), StoreError> {
         for addr in self.devices_of(user_id) {
-            self.update_peer(cx, addr, |peer| (peer.dormant, peer.absent) = (false, false))?;
+            self.update_peer(cx, addr, |peer| (peer.dormant, peer.refused, peer.absent) = (false, false, false))?;
         }
         Ok(())
     }
@@ -387,7 +390,9 @@ impl Engine {
             }
             for device_id in wanted.into_iter().filter(|id| !given.contains(id)) {
                 let addr = DeviceAddr { user_id, device_id };
-                self.update_peer(cx, addr, |peer| (peer.absent, peer.stale, peer.looked_at) = (true, false, now))?;
+                self.update_peer(cx, addr, |peer| {
+                    (peer.absent, peer.stale, peer.refused, peer.looked_at) = (true, false, false, now);
+                })?;
                 self.sessions.renew.remove(&addr);
                 if self.devices_of(user_id).contains(&addr) {
                     let list = self.contacts.get(&user_id).map_or(0, |contact| contact.list().seq());
@@ -422,7 +427,7 @@ impl Engine {
                 self.save_sessions(cx, addr, set)?;
                 self.sessions.renew.remove(&addr);
                 self.update_peer(cx, addr, |peer| {
-                    (peer.dormant, peer.stale, peer.absent) = (false, false, false);
+                    (peer.dormant, peer.stale, peer.refused, peer.absent) = (false, false, false, false);
                     (peer.looked_at, peer.no_one_time_prekey) = (now, !one_time);
                 })
             }
@@ -443,7 +448,9 @@ impl Engine {
                 if stale {
                     self.show_skipped(cx, addr, b"dormant", bundle.signed_prekey.created_ms, "it was not there for 30 days")?;
                 }
-                self.update_peer(cx, addr, |peer| (peer.dormant, peer.stale, peer.looked_at) = (true, stale, now))
+                self.update_peer(cx, addr, |peer| {
+                    (peer.dormant, peer.stale, peer.refused, peer.looked_at) = (true, stale, !stale, now);
+                })
             }
         }
     }
@@ -517,6 +524,11 @@ impl Engine {
             Some(Sending::Allowed) => {}
             // The user decides about a changed identity; what is written waits.
             Some(_) => return Ok(Sealed::Waiting),
+            // A list of theirs that does not hold says nothing about their devices.
+            None if self.lists.refused.contains(&peer) => {
+                self.note_away(cx, peer)?;
+                return Ok(Sealed::Later(TRY_AGAIN_MS));
+            }
             None => return Ok(Sealed::Refused("They have no device that could read it yet.".into())),
         }
         let mut targets = self.own_others();

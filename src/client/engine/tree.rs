@@ -8,6 +8,7 @@ use crate::protocol::communities::{Role, Visibility};
 use crate::protocol::ids::{CommunityId, LogId};
 
 use super::Engine;
+use super::absence::Absence;
 use super::membership::LogStatus;
 
 impl Engine {
@@ -134,8 +135,8 @@ impl Engine {
                 Trust::Changed { was_verified } => Some(SendBlock::IdentityChanged { user_id, name, was_verified }),
                 Trust::Stopped => Some(SendBlock::Equivocation { user_id, name }),
                 Trust::Unknown | Trust::Unverified | Trust::Verified => {
-                    let dormant = self.sessions.away.get(&user_id).copied();
-                    dormant.map(|dormant| SendBlock::Away { user_id, name, dormant })
+                    let absence = self.sessions.away.get(&user_id).copied();
+                    absence.map(|Absence { dormant, refused }| SendBlock::Away { user_id, name, dormant, refused })
                 }
             };
         }

@@ -80,6 +80,14 @@ async fn exit_codes_tell_what_went_wrong() {
     assert_eq!(run.code, 2);
     assert!(run.err.contains("49152"), "{}", run.err);
 
+    let mut command = two.alice.command(&["send", "#ops", "said once", "--json"]);
+    command.stdout(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    command.stdin(Stdio::null()).stderr(Stdio::piped());
+    let run = tokio::task::spawn_blocking(move || command.spawn().unwrap().wait_with_output().unwrap()).await.unwrap();
+    let error: Value = serde_json::from_slice(&run.stderr).unwrap();
+    assert_eq!(run.status.code(), Some(1));
+    assert!(error["message"].as_str().unwrap().contains("is sent, but"), "a script must not send it again: {error}");
+
     two.server.stop().await;
     let run = two.alice.run(&["send", "#ops", "nobody hears", "--timeout", "2", "--json"]).await;
     assert_eq!((run.code, &run.error()["code"]), (7, &json!("network")));
@@ -89,7 +97,11 @@ async fn exit_codes_tell_what_went_wrong() {
     // The next client that connects delivers it, once.
     two.alice.run(&["send", "#ops", "now"]).await.ok();
     let texts: Vec<Value> = messages(&two.bob, &["tail"]).await.into_iter().map(|message| message["text"].clone()).collect();
-    assert_eq!(texts, [json!("for later"), json!("now")], "what failed was not kept, what was queued came first");
+    assert_eq!(
+        texts,
+        [json!("said once"), json!("for later"), json!("now")],
+        "what failed was not kept, what was queued came first"
+    );
 }
 
 #[tokio::test]

@@ -239,6 +239,54 @@ fn a_swapped_key_in_a_bundle_is_refused() {
 }
 
 #[test]
+fn keys_and_lists_that_do_not_hold_stop_what_is_written_and_are_looked_at_again() {
+    for path in ["/users/bundles", "/users/devices"] {
+        let mut world = World::of(&["ana", "bo", "eve"]);
+        let eve = world.server.accounts[&world.id(2)].devices[&1].signed.clone().unwrap();
+        let bo = world.id(1).to_string();
+        world.tamper = Some(Box::new(move |who, request, answer| {
+            let Some(user) = answer["items"].get_mut(&bo).filter(|_| who == 0 && request.path == path) else { return };
+            for bundle in user["bundles"].as_array_mut().into_iter().flatten() {
+                bundle["signed_prekey"] = serde_json::to_value(&eve).unwrap();
+            }
+            for list in user["lists"].as_array_mut().into_iter().flatten() {
+                let mut bytes = serde_json::from_value::<Blob>(list.clone()).unwrap().0;
+                *bytes.last_mut().unwrap() ^= 1;
+                *list = serde_json::to_value(Blob(bytes)).unwrap();
+            }
+        }));
+        let dm = world.dm(0, 1);
+        world.settle();
+        for text in ["for bo", "and this"] {
+            world.say(0, dm, text);
+            world.settle();
+            let blocked = world.node(0, dm).blocked;
+            assert!(matches!(blocked, Some(SendBlock::Away { refused: true, .. })), "{path}: {blocked:?}");
+            let notices = world.notices(0);
+            assert!(notices.iter().any(|text| text.contains("hold")), "{path}: {notices:?}");
+        }
+        assert_eq!(world.texts(1, dm), Vec::<String>::new());
+        world.tamper = None;
+        world.say(0, dm, "at last");
+        world.settle();
+        assert_eq!(world.agreed(dm, &[0, 1]), ["for bo", "and this", "at last"]);
+        assert_eq!(world.node(0, dm).blocked, None);
+    }
+}
+
+#[test]
+fn a_logout_that_the_server_did_not_hear_of_says_that_the_session_lives_on() {
+    let (mut world, _) = talk();
+    world.cut = Some(Box::new(|_, request| request.path == "/auth/logout"));
+    let problem = world.ask(0, Command::LogOut).unwrap_err();
+    assert_eq!(problem.kind, ProblemKind::Network);
+    assert!(problem.text.raw().contains("lives on"), "{:?}", problem.text.raw());
+    // Nobody is logged in: there is nothing more to end.
+    world.input(0, Input::Line(Line::LoggedOut { why: "nobody is logged in".into() }));
+    assert_eq!(world.ask(0, Command::LogOut), Ok(Answer::Ok));
+}
+
+#[test]
 fn a_swapped_identity_after_first_contact_changes_nothing_silently() {
     let (mut world, dm) = talk();
     // Mallory makes keys for bo's very user id.
