@@ -60,7 +60,7 @@ async fn doctor_says_where_nothing_can_be_written() {
     home.write("file", "");
     let mut command = home.command(&["doctor"]);
     command.env("CHAT_DATA_DIR", home.path("file").join("below"));
-    let run = super::people::run(command, "").await.refused(1, &["1 of "]);
+    let run = super::people::run(command, "").await.refused(1, &["checks failed"]);
     assert!(run.out.contains("bad     directory: ") && run.out.contains("is no directory"), "{run:?}");
 }
 
