@@ -101,7 +101,11 @@ impl Printer {
         let mut lines = body_lines(&item.body).into_iter();
         let author = match item.body {
             Body::System(_) => Clean::ours("* "),
-            _ => Clean::ours(format!("{}{}: ", Clean::from_untrusted(&item.author_name), trust_sign(item.author_trust))),
+            _ => {
+                let in_thread = if item.thread_root.is_some() { "↳ " } else { "" };
+                let name = Clean::from_untrusted(&item.author_name);
+                Clean::ours(format!("{in_thread}{name}{}: ", trust_sign(item.author_trust)))
+            }
         };
         let first = lines.next().unwrap_or_default();
         let note = Clean::ours(note(item));

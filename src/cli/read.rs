@@ -9,10 +9,10 @@ use super::print::{Printer, channels};
 use super::session::Session;
 use super::target::Target;
 use super::{Globals, Stop, report};
-use crate::client::command::{Command, Place};
+use crate::client::command::Command;
 use crate::client::core::now;
 use crate::client::event::Answer;
-use crate::client::model::{Anchor, Body, Problem, ProblemKind, Reason, TimelineItem};
+use crate::client::model::{Body, Problem, ProblemKind, Reason, TimelineItem};
 use crate::protocol::codec::Timestamp;
 
 const CATCH_UP: Duration = Duration::from_secs(10);
@@ -53,8 +53,7 @@ async fn read(session: &mut Session, args: &ReadArgs, globals: &Globals) -> Resu
     let channel = args.target.find(&session.tree)?;
     let read_seq = channels(&session.tree).iter().find(|(name, _)| name.id == channel.id).map_or(0, |(_, node)| node.read_seq);
     let limit = args.lines.map_or(MOST, |lines| usize::try_from(lines).unwrap_or(MOST));
-    let place = Place { channel_id: channel.id, thread: None };
-    let Answer::Page(page) = session.call(Command::LoadTimeline { place, anchor: Anchor::Newest, limit }).await? else {
+    let Answer::Page(page) = session.call(Command::LoadNewest { channel_id: channel.id, limit }).await? else {
         return Ok(());
     };
     let mut out = Printer::new(globals);

@@ -10,9 +10,9 @@ use super::print::{ChannelName, Printer, channels};
 use super::session::Session;
 use super::target::Target;
 use super::{Globals, Stop, report};
-use crate::client::command::{Command, Place};
+use crate::client::command::Command;
 use crate::client::event::{Answer, ClientEvent};
-use crate::client::model::{Anchor, Body, Connection, Delivery, MessageRef, Reaction, TimelineItem};
+use crate::client::model::{Body, Connection, Delivery, MessageRef, Reaction, TimelineItem};
 use crate::protocol::codec::Timestamp;
 use crate::protocol::ids::ChannelId;
 
@@ -112,8 +112,7 @@ async fn newest(session: &mut Session, channel_id: ChannelId, args: &TailArgs) -
     if limit == 0 {
         return Ok(Vec::new());
     }
-    let command = Command::LoadTimeline { place: Place { channel_id, thread: None }, anchor: Anchor::Newest, limit };
-    match session.call(command).await? {
+    match session.call(Command::LoadNewest { channel_id, limit }).await? {
         Answer::Page(page) => Ok(page.items.into_iter().filter(|item| args.since.is_none_or(|since| item.at >= since)).collect()),
         _ => Ok(Vec::new()),
     }

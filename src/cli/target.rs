@@ -162,7 +162,16 @@ impl MessageName {
     /// `NotFound` when this device does not have it among the newest.
     pub async fn resolve(self, session: &mut Session, channel_id: ChannelId) -> Result<MessageRef, Stop> {
         if let Some(author) = self.author {
-            return Ok(MessageRef { author, id: self.id });
+            let key = MessageRef { author, id: self.id };
+            // It, or what was said in its thread.
+            let place = Place { channel_id, thread: Some(key) };
+            let command = Command::LoadTimeline { place, anchor: Anchor::Newest, limit: 1 };
+            return match session.call(command).await? {
+                Answer::Page(page) if !page.items.is_empty() => Ok(key),
+                _ => Err(Problem::new(ProblemKind::NotFound, "there is no such message in this channel")
+                    .hint("Only messages that are on this machine can be named; `chat tail --json` shows them.")
+                    .into()),
+            };
         }
         let place = Place { channel_id, thread: None };
         let mut anchor = Anchor::Newest;

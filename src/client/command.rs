@@ -32,6 +32,11 @@ pub enum Command {
         anchor: Anchor,
         limit: usize,
     },
+    /// The newest messages of a channel and of all its threads, in their order. → `Answer::Page`
+    LoadNewest {
+        channel_id: ChannelId,
+        limit: usize,
+    },
     /// Fetch older history from the server, then `Answer::Page` with what was before the anchor.
     FetchOlder {
         place: Place,

@@ -61,6 +61,7 @@ impl Engine {
     fn perform(&mut self, cx: &mut Cx<'_>, request: RequestId, command: Command) -> Result<Option<Reply>, StoreError> {
         Ok(Some(match command {
             Command::LoadTimeline { place, anchor, limit } => Ok(Answer::Page(self.load_page(cx, place, anchor, limit)?)),
+            Command::LoadNewest { channel_id, limit } => Ok(Answer::Page(self.load_newest(cx, channel_id, limit)?)),
             Command::FetchOlder { place, limit } => return self.fetch_older(cx, request, place, limit),
             Command::Search { query, place, limit } => Ok(Answer::Hits(self.find_text(cx, &query, place, limit)?)),
             Command::ListUnsent => Ok(Answer::Unsent(self.unsent(cx)?)),

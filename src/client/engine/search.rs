@@ -40,11 +40,16 @@ impl Engine {
                 around(&page, Position::local(read, i64::MAX as u64), limit)?
             }
         };
-        self.page_of(cx, place, &stored)
+        self.page_of(cx, place, lines, &stored)
     }
 
-    pub(super) fn page_of(&self, cx: &Cx<'_>, place: Place, stored: &[StoredMessage]) -> Result<TimelinePage, StoreError> {
-        let (channel_id, lines) = (place.channel_id, lines_of(place));
+    pub(super) fn load_newest(&self, cx: &Cx<'_>, channel_id: ChannelId, limit: usize) -> Result<TimelinePage, StoreError> {
+        let stored = cx.db.page(channel_id, Lines::All, From::End, limit.clamp(1, PAGE_MAX))?;
+        self.page_of(cx, Place { channel_id, thread: None }, Lines::All, &stored)
+    }
+
+    fn page_of(&self, cx: &Cx<'_>, place: Place, lines: Lines, stored: &[StoredMessage]) -> Result<TimelinePage, StoreError> {
+        let channel_id = place.channel_id;
         let older = match stored.first() {
             Some(first) => !cx.db.page(channel_id, lines, From::Before(first.position), 1)?.is_empty(),
             None => false,
@@ -75,7 +80,7 @@ impl Engine {
     ) -> Result<TimelinePage, StoreError> {
         let from = seq.map_or(From::End, |seq| From::Before(Position::row(seq)));
         let stored = cx.db.page(place.channel_id, lines_of(place), from, limit.clamp(1, PAGE_MAX))?;
-        self.page_of(cx, place, &stored)
+        self.page_of(cx, place, lines_of(place), &stored)
     }
 
     pub(super) fn find_text(

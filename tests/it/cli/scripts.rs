@@ -140,6 +140,26 @@ async fn following_prints_a_message_again_when_it_is_reacted_to() {
 }
 
 #[tokio::test]
+async fn what_is_said_in_a_thread_is_read_and_a_thread_that_is_not_there_takes_nothing() {
+    let two = Two::new().await;
+    let sent = two.alice.run(&["send", "#ops", "canary is red", "--json"]).await.objects().remove(0);
+    two.alice.run(&["send", "#ops", "which one?", "--thread", sent["id"].as_str().unwrap()]).await.ok();
+    let heard = messages(&two.bob, &["read", "#ops"]).await;
+    let told: Vec<(&Value, &Value)> = heard.iter().map(|message| (&message["text"], &message["thread_id"])).collect();
+    assert_eq!(told, [(&json!("canary is red"), &Value::Null), (&json!("which one?"), &sent["id"])]);
+    let lines = two.bob.run(&["tail", "#ops"]).await.ok();
+    assert!(lines.contains("  alice: canary is red") && lines.contains("  ↳ alice: which one?"), "{lines}");
+
+    let other = format!("{}/01912d68-783e-7a03-8467-5661c1243ad4", heard[0]["author_id"].as_str().unwrap());
+    for option in ["--thread", "--reply"] {
+        two.bob
+            .run(&["send", "#ops", "to whom?", option, &other])
+            .await
+            .refused(3, &["there is no such message in this channel"]);
+    }
+}
+
+#[tokio::test]
 async fn who_was_not_there_for_a_month_is_said_so_at_once() {
     let server = TestServer::start().await;
     let alice = Home::register(&server, "alice").await;
