@@ -97,7 +97,7 @@ async fn two_people_talk_in_a_channel_a_thread_and_directly_across_a_crash_of_th
     bob.keys("'after the crash' enter");
     let both = alice.sees("after the crash");
     assert_eq!((both.count("written while it was down"), both.count("after the crash")), (1, 1), "{both}");
-    let both = bob.shown();
+    let both = bob.sees("after the crash");
     assert_eq!((both.count("written while it was down"), both.count("after the crash")), (1, 1), "{both}");
     // Beside the running client, through it.
     let heard = bobs.run(&["tail", "@alice", "--json"]).await.objects();
