@@ -68,7 +68,7 @@ enum Workload {
     W2,
     /// One channel of 50, all of them write
     Senders,
-    /// One row to 5,000 connections of 1,000 members: a community holds no more
+    /// One row to 1,000 who are online: a community holds no more
     Fan,
     /// Memory of 2,000 idle connections
     W3,
@@ -82,9 +82,8 @@ enum Workload {
     Storm,
 }
 
-/// As many as a community holds (TC/1 11), and the connections of each when one row goes to all of them.
+/// As many as a community holds (TC/1 11); a device has one connection.
 const FAN: usize = 1000;
-const FAN_CONNECTIONS: usize = 5;
 /// The rooms of the 2,000, each as big.
 const CROWDS: [&str; 2] = ["crowd1", "crowd2"];
 const MISSED: u64 = 50;
@@ -236,7 +235,6 @@ impl Bench {
             }
             Workload::Fan => {
                 let mut talk = self.talk(&["fan".to_owned()], 1, Pace::Rate(1.0))?;
-                talk.connections = FAN_CONNECTIONS;
                 talk.measured = self.seconds.max(Duration::from_secs(8));
                 self.compare("fan", &talk, &[BARE]).await
             }
@@ -250,7 +248,7 @@ impl Bench {
 
     fn talk(&self, rooms: &[String], senders: usize, pace: Pace) -> Result<Talk, Problem> {
         let rooms = rooms.iter().map(|name| self.people.room(name).cloned()).collect::<Result<_, _>>()?;
-        Ok(Talk { rooms, senders, connections: 1, pace, warmup: Duration::from_secs(1), measured: self.seconds })
+        Ok(Talk { rooms, senders, pace, warmup: Duration::from_secs(1), measured: self.seconds })
     }
 
     /// The same work on the server and on the controls.

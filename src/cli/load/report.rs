@@ -93,7 +93,7 @@ const CLAIMS: &[Claim] = {
         claim("W5: warm start, ms", ("w5", SERVER, "start"), None, AtMost(250.0)),
         claim("W5: idle memory, MiB", ("w5", SERVER, "memory"), None, AtMost(25.0)),
         claim(
-            "5,000 connections: last delivery",
+            "1,000 members: last delivery",
             ("fan", SERVER, "last delivery p50"),
             Some(("fan", BARE, "last delivery p50")),
             AtMost(1.5),

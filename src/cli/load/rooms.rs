@@ -42,8 +42,6 @@ pub struct Talk {
     pub rooms: Vec<Room>,
     /// Of each room, the first ones of its members.
     pub senders: usize,
-    /// Connections of each member; the first one sends.
-    pub connections: usize,
     pub pace: Pace,
     pub warmup: Duration,
     pub measured: Duration,
@@ -184,15 +182,13 @@ impl Hall {
 pub async fn talk(target: Target<'_>, processes: Processes, people: &People, talk: &Talk) -> Result<Talked, Problem> {
     let mut seats: Vec<(usize, usize, Seat)> = Vec::new();
     for (number, room) in talk.rooms.iter().enumerate() {
-        let members = people.members(room);
-        let places = (0..talk.connections).flat_map(|_| members.iter()).enumerate();
-        let opened: Vec<(usize, usize, Seat)> =
-            stream::iter(places.map(|(place, account)| async move {
-                Seat::connect(target, account, room).await.map(|seat| (number, place, seat))
-            }))
-            .buffered(OPENING)
-            .try_collect()
-            .await?;
+        let members = people.members(room).iter().enumerate();
+        let opened: Vec<(usize, usize, Seat)> = stream::iter(members.map(|(member, account)| async move {
+            Seat::connect(target, account, room).await.map(|seat| (number, member, seat))
+        }))
+        .buffered(OPENING)
+        .try_collect()
+        .await?;
         seats.extend(opened);
     }
     // What connecting has set off (presence, caches) is over.
@@ -211,12 +207,12 @@ pub async fn talk(target: Target<'_>, processes: Processes, people: &People, tal
     let logs: Vec<Arc<Log>> = talk.rooms.iter().map(|_| Arc::default()).collect();
     let checked = seats.iter().all(|(.., seat)| !seat.is_control());
     let mut tasks = JoinSet::new();
-    for (number, (room, place, seat)) in seats.into_iter().enumerate() {
+    for (place, (room, member, seat)) in seats.into_iter().enumerate() {
         let participant = Participant {
             hall: Arc::clone(&hall),
             log: Arc::clone(&logs[room]),
             room: talk.rooms[room].clone(),
-            sender: (place < talk.senders).then_some(number as u16),
+            sender: (member < talk.senders).then_some(place as u16),
             seat,
             open: HashSet::new(),
             cursor: Cursor::default(),
@@ -256,7 +252,7 @@ pub async fn talk(target: Target<'_>, processes: Processes, people: &People, tal
 /// Waits until everything that was acknowledged has been heard by everybody.
 async fn settle(hall: &Hall, talk: &Talk) {
     let deadline = Instant::now() + PATIENCE;
-    let (senders, readers) = (talk.senders * talk.rooms.len(), (talk.rooms[0].members * talk.connections) as u64);
+    let (senders, readers) = (talk.senders * talk.rooms.len(), talk.rooms[0].members as u64);
     while Instant::now() < deadline {
         {
             let figures = hall.figures();
