@@ -582,6 +582,10 @@ pub(super) fn block_words(block: &SendBlock) -> (String, String) {
             format!("two device lists of {} contradict each other: F8 shows them", Clean::from_untrusted(name)),
             "The server or a device lies, so nothing more goes there. Ask them another way.".to_owned(),
         ),
+        SendBlock::Away { name, refused: true, .. } => (
+            format!("what the server gives as the keys of {} does not hold", Clean::from_untrusted(name)),
+            "What you write is kept, encrypted for nobody; each message to them looks again.".to_owned(),
+        ),
         SendBlock::Away { name, dormant, .. } => (
             match dormant {
                 true => format!("none of {}'s devices has been there for 30 days", Clean::from_untrusted(name)),

@@ -275,6 +275,22 @@ fn fork() -> Fork {
 }
 
 #[test]
+fn why_nobody_of_a_person_can_be_written_to_is_said() {
+    for (dormant, refused, words) in [
+        (true, false, "has been there for 30 days"),
+        (false, false, "can be written to now"),
+        (false, true, "what the server gives as the keys of bo does not hold"),
+    ] {
+        let mut store = Store::team();
+        store.edit(DM_BO, |channel| {
+            channel.blocked = Some(SendBlock::Away { user_id: user(BO), name: "bo".into(), dormant, refused });
+        });
+        let mut driven = at(store, "@bo");
+        assert!(driven.text().contains(words), "{words}: {}", driven.text());
+    }
+}
+
+#[test]
 fn an_admin_lets_a_stopped_channel_go_on_after_a_question() {
     let mut store = Store::private(Role::Admin);
     store.edit(WAR_ROOM, |channel| channel.blocked = Some(SendBlock::LogStopped));

@@ -313,8 +313,8 @@ fn prekeys_that_run_out_are_no_obstacle_and_are_refilled() {
     assert_eq!((device.one_time.len(), device.kem.len()), (100, 50));
 }
 
-#[test]
-fn who_was_not_there_for_a_month_is_looked_for_with_each_message() {
+/// Ana has written to bo, who was not there for 40 days.
+fn nobody_there() -> (World, ChannelId) {
     const DAY: i64 = 24 * 3_600_000;
     let mut world = World::of(&["ana", "bo"]);
     let dm = world.dm(0, 1);
@@ -323,6 +323,12 @@ fn who_was_not_there_for_a_month_is_looked_for_with_each_message() {
     world.advance(40 * DAY);
     world.say(0, dm, "anybody there?");
     world.settle();
+    (world, dm)
+}
+
+#[test]
+fn who_was_not_there_for_a_month_is_looked_for_with_each_message() {
+    let (mut world, dm) = nobody_there();
     let away = |world: &World| matches!(world.node(0, dm).blocked, Some(SendBlock::Away { dormant: true, .. }));
     assert!(away(&world), "{:?}", world.node(0, dm).blocked);
     assert_eq!(world.tree(0).waiting, 1, "it is kept");
@@ -345,14 +351,7 @@ fn who_was_not_there_for_a_month_is_looked_for_with_each_message() {
 
 #[test]
 fn who_comes_back_gets_at_once_what_waited_for_them() {
-    const DAY: i64 = 24 * 3_600_000;
-    let mut world = World::of(&["ana", "bo"]);
-    let dm = world.dm(0, 1);
-    world.settle();
-    world.disconnect(1);
-    world.advance(40 * DAY);
-    world.say(0, dm, "anybody there?");
-    world.settle();
+    let (mut world, dm) = nobody_there();
     world.connect(1);
     world.settle();
     world.say(1, dm, "I am back");
